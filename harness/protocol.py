@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The memory that host, plugin, firmware and victims share: every layout, once.
+
+The C and assembly sides include `protocol.h`, which `header()` generates from the tables
+here; the host reads the same memory through the numpy dtypes. Four areas:
+
+* **control**: a file that host and TCG plugin map (`Control`). Futex words, the restore set,
+  the list of pages that the last program changed, with their contents.
+* **report**: EL3's account of the last park (`Report`), at the start of the firmware's RAM;
+  the plugin copies it into the control file at each park.
+* **exchange**: pages of normal RAM (`exchange` in the machine config) with the command, the
+  program and the results. The host maps normal RAM, the victims map these pages.
+* **flash header**: how `harness.build.flash` tells the firmware where its images are.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+import numpy as np
+
+PAGE = 4096
+
+MAXIMUM_CALLS = 256
+"""Calls in one program: what the exchange pages hold."""
+CALL_BYTES = 32
+"""Bytes of one call record in a program."""
+RESULT_REGISTERS = 8
+"""Message registers that a result keeps."""
+SMC_LOG_ENTRIES = 64
+"""SMCs that EL3 keeps for one program; later ones are only counted."""
+RESTORE_RANGES = 32
+CHANGED_PAGES = 1024
+MESSAGE_BYTES = 8192 + 64
+
+EXCHANGE_COMMAND = 0x0000
+EXCHANGE_PROGRAM = 0x1000
+EXCHANGE_RESULTS = 0x4000
+EXCHANGE_DECODED = 0xC000
+"""Byte offsets in the exchange area: command page, program (8 KiB), results (32 KiB), decoder output."""
+
+
+class Command(IntFlag):
+    """What EL3 and the victims do on waking."""
+
+    RESTORE_REGISTERS = 1 << 0
+    """EL3 writes the saved register bank back and resumes the snapshot's context."""
+    INVALIDATE_TLB = 1 << 1
+    DECODE_ONLY = 1 << 2
+    """Victims decode the program into the exchange area and perform nothing."""
+    RESTORE_INTERRUPTS = 1 << 3
+    """EL3 also writes the saved state of the interrupt controller back."""
+
+
+class ParkStatus(IntEnum):
+    """Why EL3 parked, as EL3 itself can tell; the host refines it with symbols."""
+
+    NONE = 0
+    SNAPSHOT = 1
+    """First park: the machine is as every program will find it."""
+    DONE = 2
+    """A victim reached the end of the program (WFI at EL0 with the nonce)."""
+    FORGED = 3
+    """WFI at EL0 without the nonce."""
+    WAIT_EL1 = 4
+    """WFI at EL1: the idle thread (everything blocked) or halt()."""
+    EL3_PANIC = 5
+    """An exception that EL3 does not handle."""
+    SYSTEM_OFF = 6
+    SYSTEM_RESET = 7
+    """PSCI calls that end the machine, reached by a program."""
+
+
+class CallState(IntEnum):
+    """What became of one call of a program."""
+
+    NOT_REACHED = 0
+    STARTED = 1
+    """Performed, and it has not returned: the caller is blocked, dead or preempted."""
+    DONE = 2
+    SKIPPED = 3
+    """Its victim could not take its turn."""
+
+
+def _dtype(*fields: tuple[str, str] | tuple[str, str, tuple[int, ...]]) -> np.dtype[np.void]:
+    return np.dtype(list(fields))
+
+
+# EL3's account of the last park. Registers are those of the interrupted context.
+SMC_LOG = _dtype(("arguments", "<u8", (8,)), ("result", "<u8", (4,)), ("call", "<u8"), ("elr_el3", "<u8"))
+REPORT = _dtype(
+    ("sequence", "<u8"),  # of the message that was run
+    ("status", "<u8"),  # ParkStatus
+    ("nonce", "<u8"),  # x0 at the park
+    ("parks", "<u8"),  # since reset
+    ("elr_el3", "<u8"),
+    ("spsr_el3", "<u8"),
+    ("esr_el3", "<u8"),
+    ("far_el3", "<u8"),
+    ("elr_el1", "<u8"),
+    ("spsr_el1", "<u8"),
+    ("esr_el1", "<u8"),
+    ("far_el1", "<u8"),
+    ("sp_el0", "<u8"),
+    ("sp_el1", "<u8"),
+    ("ttbr0_el1", "<u8"),
+    ("ttbr1_el1", "<u8"),
+    ("sctlr_el1", "<u8"),
+    ("scr_el3", "<u8"),
+    ("vbar_el1", "<u8"),
+    ("x", "<u8", (31,)),
+    ("timer_control", "<u8"),  # what S-EL1 last wrote to CNTPS_CTL_EL1, which EL3 keeps for it
+    ("timer_value", "<u8"),
+    ("smc_count", "<u8"),  # SMCs from S-EL1 since the program began
+    ("smc_log", SMC_LOG, (SMC_LOG_ENTRIES,)),
+)
+
+# The message in the firmware's RAM, behind the report; the plugin writes it before it lets the vCPU go.
+MESSAGE = _dtype(
+    ("sequence", "<u8"),  # differs from the last one: wakes EL3
+    ("command", "<u8"),  # Command
+    ("nonce", "<u8"),  # what a victim must show in x0 to park
+    ("omit_register", "<u8"),  # 1 + index of a register that the restore leaves out; 0: none. For tests of the tests
+)
+
+# The first exchange page. The host writes the upper part, victims the lower.
+EXCHANGE = _dtype(
+    ("nonce", "<u8"),
+    ("command", "<u8"),
+    ("calls", "<u8"),  # in the program
+    ("repetitions", "<u8"),  # the program runs 1 + repetitions times (measurements)
+    ("stop_after", "<u8"),  # park after this many calls; 0: at the end (step mode)
+    ("reserved", "<u8", (11,)),
+    ("next_call", "<u8"),  # victims: index of the call to take next
+    ("current_call", "<u8"),  # victims: index of the call being performed (EL3 logs it with an SMC)
+    ("performed", "<u8"),  # victims: calls performed over all repetitions
+    ("succeeded", "<u8"),  # victims: of these, calls without an error
+)
+
+RESULT = _dtype(
+    ("state", "<u4"),  # CallState
+    ("victim", "<u4"),
+    ("error", "<u8"),  # label of the answer: a seL4_Error for invocations; 0 for system calls without one
+    ("info", "<u8"),  # message info word of the answer
+    ("badge", "<u8"),
+    ("mr", "<u8", (RESULT_REGISTERS,)),
+    ("reserved", "<u8", (4,)),
+)
+
+# The control file of the plugin.
+RANGE = _dtype(("address", "<u8"), ("size", "<u8"))
+CONTROL = _dtype(
+    ("go", "<u4"),  # host adds 1: run the message
+    ("pad0", "<u4", (15,)),
+    ("done", "<u4"),  # plugin sets it to go: parked
+    ("pad1", "<u4", (15,)),
+    ("plugin_waits", "<u4"),
+    ("host_waits", "<u4"),
+    ("leave", "<u4"),  # the vCPU thread polls instead of blocking, so that stop, quit and gdb get through
+    ("refused", "<u4"),  # park address seen on another physical page
+    ("snapshot_ready", "<u4"),
+    ("restore", "<u4"),  # 1: changed pages are copied back on waking
+    ("track", "<u4"),  # 1: changed pages are found at each park
+    ("ranges", "<u4"),
+    ("changed", "<u4"),  # pages in changed_page
+    ("overflow", "<u4"),  # changed pages that did not fit
+    ("omit_page", "<u4"),  # 1 + index in changed_page of a page that the restore leaves out; 0: none
+    ("coverage_on", "<u4"),
+    ("parks", "<u8"),
+    ("restore_ns", "<u8"),  # of the last restore
+    ("compare_ns", "<u8"),  # of the last comparison
+    ("secure_host_address", "<u8"),  # of the first byte of secure RAM, in QEMU's process
+    ("normal_host_address", "<u8"),
+    ("message_bytes", "<u4"),
+    ("pad2", "<u4"),
+    ("message", "u1", (256,)),
+    ("range", RANGE, (RESTORE_RANGES,)),
+    ("report", "u1", (16384,)),
+    ("changed_page", "<u8", (CHANGED_PAGES,)),  # physical addresses
+)
+CONTROL_PAGES_OFFSET = (CONTROL.itemsize + PAGE - 1) & -PAGE
+"""Where the contents of the changed pages begin in the control file, in the order of changed_page."""
+CONTROL_BYTES = CONTROL_PAGES_OFFSET + CHANGED_PAGES * PAGE
+
+# Flash: the firmware's own image lies at 0; this header tells it the rest.
+FLASH_HEADER_OFFSET = 0x40
+FLASH_IMAGE = _dtype(("source", "<u8"), ("destination", "<u8"), ("file_bytes", "<u8"), ("memory_bytes", "<u8"))
+FLASH_HEADER = _dtype(
+    ("kernel", FLASH_IMAGE),
+    ("root_task", FLASH_IMAGE),
+    ("kernel_entry", "<u8"),  # virtual
+    ("kernel_virtual_base", "<u8"),
+    ("kernel_physical_base", "<u8"),
+    ("kernel_map_bytes", "<u8"),
+    ("boot_tables", "<u8"),  # physical; four pages
+    ("boot_arguments", "<u8", (4,)),  # x0-x3 of the kernel: image start, end, pv_offset, entry
+    ("program", "<u8"),  # flash offset of a program to run without a host; 0: none
+    ("program_calls", "<u8"),
+)
+
+
+def header() -> str:
+    """The text of `protocol.h`, for C and assembly: offsets, sizes and enumeration values."""
+    lines = ["/* SPDX-License-Identifier: BSD-2-Clause */", "/* Generated from harness/protocol.py. */", "#pragma once"]
+
+    def define(name: str, value: int) -> None:
+        lines.append(f"#define {name} {value:#x}")
+
+    for name in (
+        "PAGE MAXIMUM_CALLS CALL_BYTES RESULT_REGISTERS SMC_LOG_ENTRIES RESTORE_RANGES CHANGED_PAGES EXCHANGE_COMMAND "
+        "EXCHANGE_PROGRAM EXCHANGE_RESULTS EXCHANGE_DECODED CONTROL_PAGES_OFFSET CONTROL_BYTES FLASH_HEADER_OFFSET"
+    ).split():
+        define(f"BW_{name}", globals()[name])
+    for enumeration in (Command, ParkStatus, CallState):
+        prefix = {"Command": "COMMAND", "ParkStatus": "PARK", "CallState": "CALL"}[enumeration.__name__]
+        for member in enumeration:
+            define(f"BW_{prefix}_{member.name}", int(member))
+    for name in "REPORT SMC_LOG MESSAGE EXCHANGE RESULT CONTROL RANGE FLASH_HEADER FLASH_IMAGE".split():
+        dtype: np.dtype[np.void] = globals()[name]
+        assert dtype.fields is not None
+        for field, entry in dtype.fields.items():
+            define(f"BW_{name}_{field.upper()}", int(entry[1]))
+        define(f"BW_{name}_BYTES", dtype.itemsize)
+    return "\n".join(lines) + "\n"
+
+
+MESSAGE_OFFSET = (REPORT.itemsize + 63) & -64
+"""Offset of the message from the start of the firmware's RAM, where the report begins."""
