@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# The commands of a new user; everything else is `.venv/bin/bothworlds --help`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# Seconds that `make fuzz` fuzzes, and more options for its campaign.
+TIME ?= 60
+OPTIONS ?=
+BIN := .venv/bin
+
+.PHONY: help setup fuzz test lint planted bench clean
+
+help:
+	@echo "make setup    install what is missing, and a virtual environment in .venv"
+	@echo "make fuzz     set up, then fuzz seL4's invocations for TIME=$(TIME) seconds"
+	@echo "make test     set up, then all checks and tests"
+	@echo "make planted  set up, then campaigns against the planted bugs"
+	@echo "make bench    set up, then measure speeds"
+	@echo "make clean    remove .venv and everything that was built"
+
+setup:
+	@harness/setup.sh
+
+# Exit code 1 of a campaign means "findings": the summary has said so, and make has nothing to add.
+fuzz: setup
+	@$(BIN)/bothworlds fuzz invocations --time $(TIME) $(OPTIONS) || [ $$? -eq 1 ]
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest
+
+planted: setup
+	@$(BIN)/bothworlds planted $(OPTIONS)
+
+bench: setup
+	@$(BIN)/bothworlds bench $(OPTIONS)
+
+clean:
+	@harness/setup.sh --clean
