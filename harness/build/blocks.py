@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Static basic blocks of kernel and firmware: what coverage is counted and reported by.
+
+A block begins at its leader: a function, a target of a branch, or the instruction behind a
+branch. A call does not end a block. An index of a block is the same on every run of a build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import capstone
+import numpy as np
+
+from harness.build.artefacts import Artefacts, cache_directory
+from harness.kernel_state.elf import Elf
+
+_VERSION = "1"
+_CONDITIONAL = {"cbz", "cbnz", "tbz", "tbnz"}
+_ENDS = {"b", "br", "ret", "eret", "brk", "hlt", "udf"}
+_LAST_IMMEDIATE = re.compile(r"#(0x[0-9a-f]+|\d+)$")
+_TABLE_WINDOW = 48
+_VECTORS = 16
+_VECTOR_BYTES = 0x80
+
+Array = np.ndarray[Any, Any]
+
+
+class Phase(IntEnum):
+    """When a block can run."""
+
+    RUNTIME = 0
+    """Reached from an exception vector."""
+    BOOT = 1
+    """Reached from the entry point only."""
+    UNUSED = 2
+    """Reached from neither."""
+
+
+@dataclass(frozen=True)
+class StaticBlocks:
+    """All blocks, ordered by component, then by address; each array has one element a block.
+
+    `address` and `physical` are those of the leader, `size` is in bytes, `component` and
+    `function` index `components` and `functions`, `file` indexes `files` (0: unknown).
+    """
+
+    components: tuple[str, ...]
+    functions: tuple[str, ...]
+    files: tuple[str, ...]
+    component: Array
+    address: Array
+    physical: Array
+    size: Array
+    function: Array
+    file: Array
+    line: Array
+    phase: Array
+
+    def __len__(self) -> int:
+        return len(self.address)
+
+    @cached_property
+    def _reachable(self) -> Array:
+        mask: Array = self.phase == Phase.RUNTIME
+        mask.setflags(write=False)
+        return mask
+
+    def reachable(self) -> Array:
+        """Mask (bool, one a block) of the blocks that can run after boot."""
+        return self._reachable
+
+    def of(self, component: str) -> Array:
+        """Mask (bool, one a block) of the blocks of one component."""
+        mask: Array = self.component == self.components.index(component)
+        return mask
+
+    def leaders(self, component: str) -> Array:
+        """Virtual addresses (u8) of one component's leaders, ascending."""
+        leaders: Array = self.address[self.of(component)]
+        return leaders
+
+    def source(self, block: int) -> str:
+        """`file:line` of a block's first instruction; empty where unknown."""
+        name = self.files[int(self.file[block])]
+        return f"{name}:{int(self.line[block])}" if name else ""
+
+    def describe(self, block: int) -> str:
+        """Component, function and source line of a block, for people."""
+        function = self.functions[int(self.function[block])]
+        return f"{self.components[int(self.component[block])]} {function} {self.source(block)}".rstrip()
+
+
+def static_blocks(artefacts: Artefacts) -> StaticBlocks:
+    """Blocks of a build's kernel and firmware; kept in the cache by content."""
+    prefixes = (str(artefacts.kernel_source), str(artefacts.kernel_generated))
+    return blocks_of_files({"kernel": artefacts.kernel_elf, "firmware": artefacts.firmware_elf}, prefixes)
+
+
+def blocks_of_files(files: dict[str, Path], prefixes: Sequence[str] = ()) -> StaticBlocks:
+    """Blocks of some ELF files by component name.
+
+    Source paths lose the first of `prefixes` that they begin with. Raises ImageError for a
+    file that is no ELF file.
+    """
+    elves = {name: Elf(path) for name, path in files.items()}
+    key = "|".join([_VERSION, *(f"{name}={elf.sha256}" for name, elf in elves.items()), *prefixes])
+    path = cache_directory() / "blocks" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+    if path.is_file():
+        try:
+            return _load(path)
+        except (OSError, ValueError, KeyError):
+            path.unlink(missing_ok=True)
+    blocks = _join([(name, _Component(elf, prefixes)) for name, elf in elves.items()])
+    _save(blocks, path)
+    return blocks
+
+
+_TUPLES = ("components", "functions", "files")
+_ARRAYS = ("component", "address", "physical", "size", "function", "file", "line", "phase")
+
+
+def _load(path: Path) -> StaticBlocks:
+    with np.load(path, allow_pickle=False) as data:
+        components, functions, files = (tuple(str(text) for text in data[name]) for name in _TUPLES)
+        return StaticBlocks(components, functions, files, *(data[f"block_{name}"] for name in _ARRAYS))
+
+
+def _save(blocks: StaticBlocks, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{id(blocks):x}.tmp.npz")
+    content: dict[str, Any] = {name: np.array(getattr(blocks, name), dtype=np.str_) for name in _TUPLES}
+    content |= {f"block_{name}": getattr(blocks, name) for name in _ARRAYS}
+    np.savez(temporary, **content)
+    temporary.replace(path)
+
+
+def _join(parts: Sequence[tuple[str, _Component]]) -> StaticBlocks:
+    functions: dict[str, int] = {}
+    files: dict[str, int] = {"": 0}
+    rows: list[tuple[int, ...]] = []
+    for index, (_, part) in enumerate(parts):
+        for leader, size, phase in part.blocks():
+            symbol = part.elf.function_at(leader)
+            place = part.elf.lines.at(leader)
+            name, line = (part.shorten(place[0]), place[1]) if place else ("", 0)
+            rows.append(
+                (
+                    index,
+                    leader,
+                    part.elf.physical(leader),
+                    size,
+                    functions.setdefault(symbol.name if symbol else "?", len(functions)),
+                    files.setdefault(name, len(files)),
+                    line,
+                    int(phase),
+                )
+            )
+    table = np.array(rows, dtype=np.uint64).reshape(-1, len(_ARRAYS))
+    types = ("<u1", "<u8", "<u8", "<u4", "<u4", "<u4", "<u4", "<u1")
+    arrays = [np.ascontiguousarray(table[:, i].astype(t)) for i, t in enumerate(types)]
+    return StaticBlocks(tuple(name for name, _ in parts), tuple(functions), tuple(files), *arrays)
+
+
+@dataclass
+class _Block:
+    start: int
+    size: int
+    successors: list[int]
+    """Addresses to which control can pass: branches, calls, the next instruction, addresses that are taken."""
+    padding: bool = True
+    """Nothing but NOPs: the space between two functions, unless a branch before it falls through."""
+
+
+class _Component:
+    """The blocks of one ELF file."""
+
+    def __init__(self, elf: Elf, prefixes: Sequence[str]) -> None:
+        self.elf = elf
+        self._prefixes = prefixes
+        disassembler = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
+        disassembler.skipdata = True
+        self._code: list[tuple[int, str, str]] = []
+        for start, end in elf.code_ranges:
+            data = elf.read(start, end - start)
+            self._code += [(a, name, operands) for a, _, name, operands in disassembler.disasm_lite(data, start)]
+        self._position = {row[0]: i for i, row in enumerate(self._code)}
+        self._range_ends = {end for _, end in elf.code_ranges}
+
+    def shorten(self, path: str) -> str:
+        """A source path without the prefix of the source tree."""
+        for prefix in self._prefixes:
+            if path.startswith(prefix.rstrip("/") + "/"):
+                return path[len(prefix.rstrip("/")) + 1 :]
+        return path
+
+    @cached_property
+    def _vectors(self) -> list[int]:
+        """Entries of the exception vector tables, which are known by alignment and name."""
+        found = []
+        for symbol in self.elf.symbols.values():
+            if "vector" in symbol.name and symbol.address % (_VECTORS * _VECTOR_BYTES) == 0:
+                found += [symbol.address + i * _VECTOR_BYTES for i in range(_VECTORS)]
+        return [address for address in found if address in self._position]
+
+    def blocks(self) -> Iterable[tuple[int, int, Phase]]:
+        """Leader, size and phase of each block in order of address."""
+        jumps = self._jump_tables()
+        split = self._split(jumps)
+        runtime = self._reached(split, self._runtime_roots(split))
+        boot = self._reached(split, [self.elf.entry])
+        for start in sorted(split):
+            phase = Phase.RUNTIME if start in runtime else Phase.BOOT if start in boot else Phase.UNUSED
+            if phase != Phase.UNUSED or not split[start].padding:
+                yield start, split[start].size, phase
+
+    def _split(self, jumps: dict[int, list[int]]) -> dict[int, _Block]:
+        leaders = {function.address for function in self.elf.functions} | {start for start, _ in self.elf.code_ranges}
+        leaders.update(self._vectors)
+        for address, mnemonic, operands in self._code:
+            target = _branch_target(mnemonic, operands)
+            if target is not None:
+                leaders.add(target)
+            if (target is not None and mnemonic != "bl") or mnemonic in _ENDS:
+                leaders.add(address + 4)
+        for targets in jumps.values():
+            leaders.update(targets)
+        blocks: dict[int, _Block] = {}
+        block: _Block | None = None
+        pages: dict[str, int] = {}
+        for address, mnemonic, operands in self._code:
+            if address in leaders:
+                if block is not None and block.start + block.size == address:
+                    block.successors.append(address)
+                block = blocks[address] = _Block(address, 0, [])
+                pages = {}
+            if block is None:
+                continue
+            block.size += 4
+            if mnemonic != "nop":
+                block.padding = False
+            target = _branch_target(mnemonic, operands)
+            if target is not None:
+                block.successors.append(target)
+            block.successors += self._addresses_taken(mnemonic, operands, pages)
+            block.successors += jumps.get(address, [])
+            if mnemonic in _ENDS or address + 4 in self._range_ends:
+                block = None
+        return blocks
+
+    def _addresses_taken(self, mnemonic: str, operands: str, pages: dict[str, int]) -> list[int]:
+        """Code addresses that an instruction materialises (a function pointer, a literal)."""
+        if mnemonic == "adrp":
+            pages[operands.split(",")[0]] = int(operands.rsplit("#", 1)[1], 0)
+        elif mnemonic == "adr":
+            return [int(operands.rsplit("#", 1)[1], 0)]
+        elif mnemonic == "add" and operands.count(",") == 2 and "#" in operands:
+            _, source, value = (part.strip() for part in operands.split(","))
+            if source in pages and value.startswith("#"):
+                return [pages[source] + int(value[1:], 0)]
+        elif mnemonic == "ldr" and ", #" in operands and "[" not in operands:
+            literal = int(operands.rsplit("#", 1)[1], 0)
+            return [int.from_bytes(self.elf.read(literal, 8), "little")]
+        return []
+
+    def _runtime_roots(self, split: dict[int, _Block]) -> list[int]:
+        roots = list(self._vectors)
+        if not roots:
+            return list(split)
+        # A thread that the boot code creates runs later: its entry is a function whose address boot takes.
+        entries = {function.address for function in self.elf.functions if function.kind == "FUNC"}
+        for block in split.values():
+            if self._boot_section(block.start):
+                position = self._position[block.start]
+                pages: dict[str, int] = {}
+                for _, mnemonic, operands in self._code[position : position + block.size // 4]:
+                    for taken in self._addresses_taken(mnemonic, operands, pages):
+                        if taken in entries and not self._boot_section(taken):
+                            roots.append(taken)
+        return roots
+
+    def _boot_section(self, address: int) -> bool:
+        return any(s.name.startswith(".boot") and s.address <= address < s.address + s.size for s in self.elf.sections)
+
+    @staticmethod
+    def _reached(split: dict[int, _Block], roots: Sequence[int]) -> set[int]:
+        reached: set[int] = set()
+        waiting = [root for root in roots if root in split]
+        while waiting:
+            start = waiting.pop()
+            if start not in reached:
+                reached.add(start)
+                waiting += [s for s in split[start].successors if s in split and s not in reached]
+        return reached
+
+    def _jump_tables(self) -> dict[int, list[int]]:
+        """Targets of each computed branch that a compiler made for a switch statement."""
+        tables: dict[int, tuple[int, int, int, int | None]] = {}
+        for position, (address, mnemonic, operands) in enumerate(self._code):
+            if mnemonic == "br":
+                found = self._table_before(position, operands.strip())
+                if found is not None:
+                    tables[address] = found
+        limits = sorted({t[0] for t in tables.values()} | {s.address for s in self.elf.symbols.values()})
+        result: dict[int, list[int]] = {}
+        for address, (table, width, base, entries) in tables.items():
+            if entries is None:
+                behind = [limit for limit in limits if limit > table]
+                entries = min((behind[0] - table) // width if behind else 1, 256)
+            function = self.elf.function_at(address)
+            targets = []
+            for index in range(entries):
+                offset = int.from_bytes(self.elf.read(table + index * width, width), "little", signed=True)
+                target = base + 4 * offset
+                if target in self._position and self.elf.function_at(target) == function:
+                    targets.append(target)
+            result[address] = sorted(set(targets))
+        return result
+
+    def _table_before(self, position: int, register: str) -> tuple[int, int, int, int | None] | None:
+        """Table address, entry bytes, base and number of entries, from the code ahead of a `br`."""
+        sum_register, base_register, offset_register, table_register, index_register = register, "", "", "", ""
+        base = table = page = None
+        width = 0
+        for _, mnemonic, operands in reversed(self._code[max(0, position - _TABLE_WINDOW) : position]):
+            parts = [part.strip(" []") for part in operands.split(",")]
+            if mnemonic == "add" and parts[0] == sum_register and len(parts) == 4 and parts[3].startswith("sxt"):
+                base_register, offset_register, sum_register = parts[1], parts[2], ""
+            elif base is None and base_register and mnemonic == "adr" and parts[0] == base_register:
+                base = int(parts[1].lstrip("#"), 0)
+            elif not width and offset_register and mnemonic in ("ldrb", "ldrh", "ldr") and parts[0] == offset_register:
+                width = {"ldrb": 1, "ldrh": 2, "ldr": 4}[mnemonic]
+                table_register, index_register = parts[1], parts[2]
+            elif table is None and table_register and parts[0] == table_register and mnemonic in ("add", "adrp"):
+                if mnemonic == "add" and page is None and parts[2].startswith("#"):
+                    page = int(parts[2][1:], 0)
+                    table_register = parts[1]
+                elif mnemonic == "adrp":
+                    table = int(parts[1].lstrip("#"), 0) + (page or 0)
+            elif table is not None and base is not None and mnemonic == "cmp" and parts[0] == index_register:
+                if parts[1].startswith("#"):
+                    return table, width, base, int(parts[1][1:], 0) + 1
+                break
+        if base is None or table is None or not width:
+            return None
+        return table, width, base, None
+
+
+def _branch_target(mnemonic: str, operands: str) -> int | None:
+    """Target of a direct branch or call."""
+    if mnemonic in ("b", "bl") or mnemonic in _CONDITIONAL or mnemonic.startswith("b."):
+        match = _LAST_IMMEDIATE.search(operands)
+        return int(match[1], 0) if match else None
+    return None
