@@ -8,15 +8,19 @@ device answers at each of them. Every other module takes its addresses from here
 from __future__ import annotations
 
 import difflib
+import itertools
+import typing
+from collections.abc import Hashable, Sequence
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from harness.errors import ConfigError
+from harness.yaml_source import YamlSource, read_yaml
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parent.parent / "qemu_configs"
 DEFAULT_CONFIG = "spanning-el1"
@@ -50,8 +54,17 @@ class Use(StrEnum):
     RESERVED = "reserved"
 
 
+PAGE = 0x1000
+"""The window and the untypeds are made of whole pages, so regions are too."""
+
+
+def _wrong(message: str, *where: Hashable) -> PydanticCustomError:
+    """An error of the config as a whole, shown at the line of the field that `where` leads to."""
+    return PydanticCustomError("config", "{message}", {"message": message, "where": where})
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=4096)
 
 
 class Region(_Strict):
@@ -60,9 +73,9 @@ class Region(_Strict):
     `window` tells whether the kernel's own window maps it.
     """
 
-    name: str
-    base: Annotated[int, Field(ge=0, lt=1 << 48)]
-    size: Annotated[int, Field(gt=0, le=1 << 48)]
+    name: Annotated[str, Field(min_length=1)]
+    base: Annotated[int, Field(ge=0, lt=1 << 48, multiple_of=PAGE)]
+    size: Annotated[int, Field(gt=0, le=1 << 48, multiple_of=PAGE)]
     world: World
     kind: Kind
     use: Use
@@ -85,8 +98,8 @@ class Region(_Strict):
 class Extent(_Strict):
     """A plain range of physical addresses."""
 
-    base: Annotated[int, Field(ge=0)]
-    size: Annotated[int, Field(gt=0)]
+    base: Annotated[int, Field(ge=0, lt=1 << 48, multiple_of=PAGE)]
+    size: Annotated[int, Field(gt=0, le=1 << 48, multiple_of=PAGE)]
 
     @property
     def end(self) -> int:
@@ -97,8 +110,8 @@ class Extent(_Strict):
 class Qemu(_Strict):
     """How QEMU is started."""
 
-    minimum_version: str = "7.2"
-    cpu: str = "cortex-a57"
+    minimum_version: Annotated[str, Field(pattern=r"^\d+\.\d+(\.\d+)?$")] = "7.2"
+    cpu: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9,=._-]*$")] = "cortex-a57"
     memory_mib: Annotated[int, Field(ge=256, le=8192)] = 2048
 
 
@@ -111,11 +124,11 @@ class Kernel(_Strict):
 class Deadlines(_Strict):
     """Seconds that each boot stage may take, measured from the start of QEMU."""
 
-    launched: float = 10
-    firmware: float = 10
-    kernel: float = 10
-    root_task: Annotated[float, Field(alias="root-task")] = 15
-    parked: float = 20
+    launched: Annotated[float, Field(gt=0)] = 10
+    firmware: Annotated[float, Field(gt=0)] = 10
+    kernel: Annotated[float, Field(gt=0)] = 10
+    root_task: Annotated[float, Field(alias="root-task", gt=0)] = 15
+    parked: Annotated[float, Field(gt=0)] = 20
 
 
 class MachineConfig(_Strict):
@@ -133,14 +146,37 @@ class MachineConfig(_Strict):
 
     @model_validator(mode="after")
     def _regions_do_not_overlap(self) -> MachineConfig:
-        ordered = sorted(self.regions, key=lambda region: region.base)
-        for lower, upper in zip(ordered, ordered[1:], strict=False):
+        ordered = sorted(enumerate(self.regions), key=lambda item: item[1].base)
+        for (first, lower), (second, upper) in itertools.pairwise(ordered):
             if lower.end > upper.base:
-                raise ValueError(f"regions '{lower.name}' and '{upper.name}' overlap at {upper.base:#x}")
-        names = [region.name for region in self.regions]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two regions are called '{name}'")
+                message = f"regions '{lower.name}' and '{upper.name}' overlap at {upper.base:#x}"
+                raise _wrong(message, "regions", max(first, second))
+        names: set[str] = set()
+        for index, region in enumerate(self.regions):
+            if region.name in names:
+                raise _wrong(f"two regions are called '{region.name}'", "regions", index, "name")
+            names.add(region.name)
+            if region.kind == Kind.RAM and region.world == World.BANKED:
+                message = f"region '{region.name}': only a device can be banked, memory has one world"
+                raise _wrong(message, "regions", index, "world")
+        return self
+
+    @model_validator(mode="after")
+    def _memory_has_its_parts(self) -> MachineConfig:
+        parts = (
+            ("secure RAM for the kernel", Use.KERNEL, World.SECURE),
+            ("secure RAM for the firmware", Use.FIRMWARE, World.SECURE),
+            ("RAM for untyped memory", Use.UNTYPED, World.NON_SECURE),
+        )
+        for what, use, world in parts:
+            found = [r for r in self.regions if (r.kind, r.use, r.world) == (Kind.RAM, use, world)]
+            if len(found) != 1:
+                many = f"{len(found)} regions" if found else "no region"
+                message = f"{many} with kind: ram, use: {use}, world: {world} ({what}): exactly one is needed"
+                raise _wrong(message, "regions")
+        if not self.normal_ram.covers(self.exchange.base, self.exchange.size):
+            low, high = self.normal_ram.base, self.normal_ram.end
+            raise _wrong(f"it must lie inside '{self.normal_ram.name}' ({low:#x} to {high:#x})", "exchange")
         return self
 
     def region(self, name: str) -> Region:
@@ -181,17 +217,60 @@ def config_names() -> list[str]:
 def load_config(name_or_path: str | Path = DEFAULT_CONFIG) -> MachineConfig:
     """Read a config by its name or by the path of a YAML file.
 
-    Raises ConfigError, whose message names file, line and field.
+    Raises ConfigError, whose message names file, line and field of everything that is wrong.
     """
     path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix not in (".yaml", ".yml") and "/" not in str(name_or_path):
         path = CONFIG_DIRECTORY / f"{name_or_path}.yaml"
     if not path.is_file():
-        near = difflib.get_close_matches(str(name_or_path), config_names(), 1)
+        near = difflib.get_close_matches(path.stem, config_names(), 1)
         hint = f"; did you mean '{near[0]}'?" if near else f"; there are: {', '.join(config_names())}"
         raise ConfigError(f"no machine config '{name_or_path}'{hint}")
+    source = read_yaml(path, ConfigError)
+    if not isinstance(source.data, dict):
+        like = CONFIG_DIRECTORY / f"{DEFAULT_CONFIG}.yaml"
+        raise ConfigError(f"{path}:1: a machine config is a list of fields, as in {like}")
     try:
-        data: Any = yaml.safe_load(path.read_text())
-        return MachineConfig.model_validate(data)
-    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        return MachineConfig.model_validate(source.data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(source, detail) for detail in error.errors(include_url=False))) from error
+
+
+def _explain(source: YamlSource, detail: ErrorDetails) -> str:
+    """One line for one wrong field: file, line, field, what is wrong and what would be right."""
+    location: Sequence[Hashable] = detail["loc"]
+    context = detail.get("ctx", {})
+    message = detail["msg"]
+    if detail["type"] == "config":
+        location = context["where"]
+    elif detail["type"] == "extra_forbidden":
+        known = _field_names(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, 1, cutoff=0.5)
+        message = "unknown field; " + (f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}")
+    elif detail["type"] == "enum":
+        near = difflib.get_close_matches(str(detail["input"]), context["expected"].replace("'", "").split(), 1)
+        message += f", not {detail['input']!r:.80}" + (f"; did you mean '{near[0].strip(',')}'?" if near else "")
+    elif detail["type"] == "missing":
+        message = "this field is missing"
+    elif not isinstance(detail["input"], dict | list):
+        value = detail["input"]
+        hexadecimal = f" ({value:#x})" if type(value) is int and abs(value) >= PAGE else ""
+        message += f", not {value!r:.80}{hexadecimal}"
+    field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).lstrip(".")
+    return f"{source.path}:{source.line(location)}: {field}: {message}"
+
+
+def _field_names(location: Sequence[Hashable]) -> list[str]:
+    """Names (as written in YAML) of the fields that may stand at a location of the config."""
+    model: Any = MachineConfig
+    for step in location:
+        if isinstance(step, int):
+            model = typing.get_args(model)[0]
+        elif isinstance(model, type) and issubclass(model, BaseModel):
+            by_alias = {field.alias or name: field for name, field in model.model_fields.items()}
+            if str(step) not in by_alias:
+                return []
+            model = by_alias[str(step)].annotation
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return []
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -99,7 +99,8 @@ class LaunchFailure(MachineError):
         self.qemu_exit_code = exit_code
         self.output = output
         super().__init__(
-            f"{reason}\n  exit code: {exit_code}\n  command: {' '.join(command)}\n  output: {output.strip() or '(none)'}"
+            f"{reason}\n  exit code: {exit_code}\n  command: {' '.join(command)}\n"
+            f"  output: {output.strip() or '(none)'}"
         )
 
 
@@ -124,6 +125,8 @@ class MachineLost(MachineError):
         self.console = console
         self.output = output
         super().__init__(
-            f"{reason}" + (f" (exit code {exit_code})" if exit_code is not None else "")
-            + f"\n  console: {console.strip()[-800:] or '(empty)'}\n  QEMU's output: {output.strip()[-800:] or '(none)'}"
+            f"{reason}"
+            + (f" (exit code {exit_code})" if exit_code is not None else "")
+            + f"\n  console: {console.strip()[-800:] or '(empty)'}"
+            + f"\n  QEMU's output: {output.strip()[-800:] or '(none)'}"
         )
