@@ -14,21 +14,6 @@ stop() {
     exit 3
 }
 
-# Package, and the command by which an installation from elsewhere counts too.
-packages=(
-    qemu-system-arm:qemu-system-aarch64
-    gcc-aarch64-linux-gnu:aarch64-linux-gnu-gcc
-    gdb-multiarch:gdb-multiarch
-    bubblewrap:bwrap
-    gcc:gcc
-    libc6-dev:
-    make:make
-    patch:patch
-    git:git
-    python3-venv:
-    cargo:cargo
-)
-
 usable_python() {
     "$1" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1
 }
@@ -54,27 +39,27 @@ present() { # package, command
 }
 
 install_packages() {
-    local entry missing=()
-    for entry in "${packages[@]}"; do
-        present "${entry%%:*}" "${entry#*:}" || missing+=("${entry%%:*}")
-    done
+    local package command missing=()
+    while IFS='|' read -r package command _; do
+        [[ $package == '#'* ]] || present "$package" "$command" || missing+=("$package")
+    done < harness/packages.txt
     ((${#missing[@]})) || return 0
-    local command=(apt-get install -y --no-install-recommends "${missing[@]}") privilege=()
+    local install=(apt-get install -y --no-install-recommends "${missing[@]}") privilege=()
     command -v apt-get > /dev/null || stop "missing: ${missing[*]}" \
         "this is not Debian: install the counterparts of these Debian packages, then repeat 'make setup'"
     if ((EUID != 0)); then
         command -v sudo > /dev/null || stop "missing Debian packages: ${missing[*]}" \
             "installing them needs root, and there is no sudo: run as root" \
-            "    apt-get update && ${command[*]}" "and then repeat 'make setup'"
+            "    apt-get update && ${install[*]}" "and then repeat 'make setup'"
         privilege=(sudo)
         [[ -t 0 ]] || privilege+=(-n) # nobody is there to type a password
     fi
     say "installing Debian packages: ${missing[*]}"
     "${privilege[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q ||
         say "the package lists could not be renewed; trying with the present ones"
-    "${privilege[@]}" env DEBIAN_FRONTEND=noninteractive "${command[@]}" < /dev/null ||
+    "${privilege[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" < /dev/null ||
         stop "the Debian packages could not be installed; the output above says why. By hand, as root:" \
-            "    apt-get update && ${command[*]}" "and then repeat 'make setup'"
+            "    apt-get update && ${install[*]}" "and then repeat 'make setup'"
 }
 
 # What the environment was made from: another path, Python or lock makes another environment.

@@ -76,7 +76,7 @@ def _check(path: Path, root: yaml.Node, error: type[InputError]) -> None:
                     raise error(f"{path}:{key_line}: a field's name must be plain text")
                 if key.value in seen:
                     first = seen[key.value]
-                    raise error(f"{path}:{key_line}: field '{key.value}' appears twice (first in line {first}): remove one")
+                    raise error(f"{path}:{key_line}: field '{key.value}' appears twice (first in line {first})")
                 seen[key.value] = key_line
                 stack.append((value, depth + 1))
 
