@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A finding as a directory: everything that is needed to look at it and to make it happen again.
+
+::
+
+    finding.yaml        kind, invariant, evidence, signature, decoded calls, hashes, versions, commands
+    program.bytes       the program as it is run
+    program.yaml        the program for people
+    config.yaml         the machine config
+    patches/            kernel patches that came on top of the series (--extra-patch)
+    memory.npz          the memory that was judged (`harness.findings.image`)
+    consoles/*.txt      what each console said
+    registers.yaml      registers at the park, and the backtrace
+
+The directory appears under its final name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from harness.configs import MachineConfig, load_config
+from harness.errors import FindingError, OutputError
+from harness.findings.image import MemoryImage
+from harness.findings.signature import Signature
+from harness.protocol import CALL_BYTES, MAXIMUM_CALLS
+
+FINDING_FILE = "finding.yaml"
+PROGRAM_BYTES = "program.bytes"
+PROGRAM_YAML = "program.yaml"
+CONFIG_FILE = "config.yaml"
+MEMORY_FILE = "memory.npz"
+REGISTERS_FILE = "registers.yaml"
+CONSOLES = "consoles"
+PATCHES = "patches"
+
+REBUILT_HASHES = ("kernel", "patches", "firmware", "root_task", "victim", "config")
+"""Hashes that must be equal before a replay means anything. The plugin only watches."""
+
+
+class Finding(BaseModel):
+    """`finding.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    signature: str
+    kind: str
+    invariant: str | None = None
+    message: str
+    evidence: dict[str, Any] = {}
+    place: str
+    label: str
+    first_call: int | None = Field(default=None, ge=0, le=MAXIMUM_CALLS)
+    """Index of the call after which it first shows; None if it shows before any call."""
+    outcome: str
+    calls: list[dict[str, Any]] = []
+    """The program decoded, with each call's result, for the reader; `program.yaml` is what is run."""
+    config: str
+    release: bool = False
+    extra_patches: list[str] = []
+    hashes: dict[str, str]
+    versions: dict[str, str] = {}
+    qemu_command: list[str] = []
+    reproduce: str
+    executions: int | None = None
+    seconds: float | None = None
+
+    @field_validator("signature")
+    @classmethod
+    def _is_signature(cls, value: str) -> str:
+        Signature.parse(value)
+        return value
+
+    @property
+    def identity(self) -> Signature:
+        """The signature in its parts."""
+        return Signature.parse(self.signature)
+
+
+@dataclass
+class Material:
+    """What goes into a bundle beside `finding.yaml`."""
+
+    program: bytes
+    program_yaml: str
+    config: MachineConfig
+    memory: MemoryImage | None = None
+    consoles: Mapping[str, str] = field(default_factory=dict)
+    registers: Mapping[str, Any] = field(default_factory=dict)
+    backtrace: list[str] = field(default_factory=list)
+    patches: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A finding's directory that has been read and found whole."""
+
+    path: Path
+    finding: Finding
+    program: bytes
+    config: MachineConfig
+    patches: list[Path]
+
+    def memory(self) -> MemoryImage:
+        """The memory that was judged; FindingError if it is missing or damaged."""
+        return MemoryImage.load(self.path / MEMORY_FILE)
+
+
+def plain(value: Any) -> Any:
+    """`value` with nothing but what YAML and JSON know; numbers of numpy become Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return value.real
+    return str(value)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Addresses read best in hexadecimal; YAML reads them back as numbers."""
+
+
+def _represent_int(dumper: yaml.SafeDumper, value: int) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:int", hex(value) if value >= 0x1000 else str(value))
+
+
+_Dumper.add_representer(int, _represent_int)
+
+
+def to_yaml(value: Any) -> str:
+    """YAML text of plain data, numbers from 0x1000 on in hexadecimal."""
+    return yaml.dump(plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def config_text(config: MachineConfig) -> str:
+    """The machine config as YAML that `load_config` reads."""
+    return to_yaml(config.model_dump(mode="json", by_alias=True))
+
+
+def write_bundle(directory: Path, finding: Finding, material: Material) -> tuple[Path, bool]:
+    """Write a finding below `directory`, under a name made from its signature.
+
+    Returns its path, and whether it is new: if a finding with this signature is there already
+    (another worker was faster), that one stays. Raises OutputError if the directory cannot be written.
+    """
+    final = directory / finding.identity.directory_name
+    if final.exists():
+        return final, False
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=directory))
+        try:
+            _fill(work, finding, material)
+            work.chmod(0o755)
+            os.rename(work, final)  # refused by the system if another worker's is there and not empty
+        except OSError:
+            shutil.rmtree(work, ignore_errors=True)
+            if final.exists():
+                return final, False
+            raise
+    except OSError as error:
+        raise OutputError(f"{final}: cannot write the finding: {error}") from error
+    return final, True
+
+
+def _fill(work: Path, finding: Finding, material: Material) -> None:
+    (work / PROGRAM_BYTES).write_bytes(material.program)
+    (work / PROGRAM_YAML).write_text(material.program_yaml)
+    (work / CONFIG_FILE).write_text(config_text(material.config))
+    if material.memory is not None:
+        material.memory.save(work / MEMORY_FILE)
+    for name, text in material.consoles.items():
+        (work / CONSOLES).mkdir(exist_ok=True)
+        (work / CONSOLES / f"{name}.txt").write_text(text)
+    (work / REGISTERS_FILE).write_text(to_yaml({"registers": material.registers, "backtrace": material.backtrace}))
+    if material.patches:
+        (work / PATCHES).mkdir()
+        for name, patch in zip(finding.extra_patches, material.patches, strict=True):
+            shutil.copyfile(patch, work / PATCHES / name)
+    (work / FINDING_FILE).write_text(to_yaml(finding.model_dump(mode="python")))
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a finding's directory (or its `finding.yaml`).
+
+    Raises FindingError, which names the file, and the field if there is one.
+    """
+    if path.name == FINDING_FILE and path.is_file():
+        path = path.parent
+    if not path.is_dir():
+        raise FindingError(f"{path}: no such finding; give the directory that holds {FINDING_FILE}")
+    finding = _read_finding(path / FINDING_FILE)
+    program = _read_program(path / PROGRAM_BYTES)
+    if finding.first_call is not None and finding.first_call >= len(program) // CALL_BYTES:
+        raise FindingError(
+            f"{path / FINDING_FILE}: field 'first_call' is {finding.first_call}, "
+            f"but {PROGRAM_BYTES} holds {len(program) // CALL_BYTES} calls"
+        )
+    config_file = path / CONFIG_FILE
+    if not config_file.is_file():
+        raise FindingError(f"{config_file}: missing; the finding is incomplete")
+    patches = [path / PATCHES / name for name in finding.extra_patches]
+    for patch in patches:
+        if patch.parent != path / PATCHES or not patch.is_file():
+            raise FindingError(f"{patch}: missing, but {FINDING_FILE} names it in 'extra_patches'")
+    return Bundle(path, finding, program, load_config(config_file), patches)
+
+
+def _read_finding(path: Path) -> Finding:
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise FindingError(f"{path}: missing; the finding is incomplete") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+        raise FindingError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise FindingError(f"{path}: holds {type(data).__name__}, not the fields of a finding")
+    try:
+        return Finding.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise FindingError(f"{path}: field '{name}': {first['msg']}") from error
+
+
+def _read_program(path: Path) -> bytes:
+    try:
+        program = path.read_bytes()
+    except OSError as error:
+        raise FindingError(f"{path}: missing or unreadable; the finding is incomplete") from error
+    if len(program) % CALL_BYTES:
+        raise FindingError(f"{path}: {len(program)} bytes are not whole calls of {CALL_BYTES} bytes; it is truncated")
+    if len(program) > MAXIMUM_CALLS * CALL_BYTES:
+        raise FindingError(f"{path}: {len(program) // CALL_BYTES} calls; a program has at most {MAXIMUM_CALLS}")
+    return program
+
+
+def hash_mismatches(finding: Finding, hashes: Mapping[str, str]) -> list[str]:
+    """What differs between the finding's build and another one, as sentences for a message."""
+    return [
+        f"{name} is {hashes.get(name, 'missing')[:12]}, the finding's is {finding.hashes.get(name, 'missing')[:12]}"
+        for name in REBUILT_HASHES
+        if hashes.get(name) != finding.hashes.get(name)
+    ]
