@@ -5,7 +5,7 @@ The C and assembly sides include `protocol.h`, which `header()` generates from t
 here; the host reads the same memory through the numpy dtypes. Four areas:
 
 * **control**: a file that host and TCG plugin map (`Control`). Futex words, the restore set,
-  the list of pages that the last program changed, with their contents.
+  the list of pages that the last program changed (the host maps the guest's memory itself).
 * **report**: EL3's account of the last park (`Report`), at the start of the firmware's RAM;
   the plugin copies it into the control file at each park.
 * **exchange**: pages of normal RAM (`exchange` in the machine config) with the command, the
@@ -69,6 +69,25 @@ class ParkStatus(IntEnum):
     SYSTEM_OFF = 6
     SYSTEM_RESET = 7
     """PSCI calls that end the machine, reached by a program."""
+
+
+class Restore(IntEnum):
+    """Which pages the plugin copies back before the guest runs on."""
+
+    NONE = 0
+    LISTED = 1
+    """Those in changed_page, which the comparison at the last park found."""
+    COMPARED = 2
+    """Those that a new comparison finds (the host wrote to the guest's memory)."""
+
+
+class BootStage(IntEnum):
+    """How far the plugin has seen the machine boot, by where it executes."""
+
+    NONE = 0
+    FIRMWARE = 1
+    KERNEL = 2
+    ROOT_TASK = 3
 
 
 class CallState(IntEnum):
@@ -159,7 +178,7 @@ CONTROL = _dtype(
     ("leave", "<u4"),  # the vCPU thread polls instead of blocking, so that stop, quit and gdb get through
     ("refused", "<u4"),  # park address seen on another physical page
     ("snapshot_ready", "<u4"),
-    ("restore", "<u4"),  # 1: changed pages are copied back on waking
+    ("restore", "<u4"),  # Restore: whether changed pages are copied back on waking
     ("track", "<u4"),  # 1: changed pages are found at each park
     ("ranges", "<u4"),
     ("changed", "<u4"),  # pages in changed_page
@@ -169,18 +188,17 @@ CONTROL = _dtype(
     ("parks", "<u8"),
     ("restore_ns", "<u8"),  # of the last restore
     ("compare_ns", "<u8"),  # of the last comparison
-    ("secure_host_address", "<u8"),  # of the first byte of secure RAM, in QEMU's process
-    ("normal_host_address", "<u8"),
+    ("secure_host_address", "<u8"),  # of the first byte of secure RAM, in QEMU's process; 0: not seen yet
     ("message_bytes", "<u4"),
-    ("pad2", "<u4"),
+    ("stay", "<u4"),  # 1: on waking only restore memory and park again; the guest runs nothing
+    ("stage", "<u4"),  # BootStage that the plugin has seen
+    ("code_changed", "<u4"),  # 1: a changed page held code that ran since the snapshot: replace the machine
     ("message", "u1", (256,)),
     ("range", RANGE, (RESTORE_RANGES,)),
     ("report", "u1", (16384,)),
     ("changed_page", "<u8", (CHANGED_PAGES,)),  # physical addresses
 )
-CONTROL_PAGES_OFFSET = (CONTROL.itemsize + PAGE - 1) & -PAGE
-"""Where the contents of the changed pages begin in the control file, in the order of changed_page."""
-CONTROL_BYTES = CONTROL_PAGES_OFFSET + CHANGED_PAGES * PAGE
+CONTROL_BYTES = (CONTROL.itemsize + PAGE - 1) & -PAGE
 
 # Flash: the firmware's own image lies at 0; this header tells it the rest.
 FLASH_HEADER_OFFSET = 0x40
@@ -208,11 +226,12 @@ def header() -> str:
 
     for name in (
         "PAGE MAXIMUM_CALLS CALL_BYTES RESULT_REGISTERS SMC_LOG_ENTRIES RESTORE_RANGES CHANGED_PAGES EXCHANGE_COMMAND "
-        "EXCHANGE_PROGRAM EXCHANGE_RESULTS EXCHANGE_DECODED CONTROL_PAGES_OFFSET CONTROL_BYTES FLASH_HEADER_OFFSET"
+        "EXCHANGE_PROGRAM EXCHANGE_RESULTS EXCHANGE_DECODED CONTROL_BYTES FLASH_HEADER_OFFSET"
     ).split():
         define(f"BW_{name}", globals()[name])
-    for enumeration in (Command, ParkStatus, CallState):
-        prefix = {"Command": "COMMAND", "ParkStatus": "PARK", "CallState": "CALL"}[enumeration.__name__]
+    for enumeration in (Command, ParkStatus, CallState, Restore, BootStage):
+        prefix = {"ParkStatus": "PARK", "CallState": "CALL", "BootStage": "STAGE"}.get(enumeration.__name__)
+        prefix = prefix or enumeration.__name__.upper()
         for member in enumeration:
             define(f"BW_{prefix}_{member.name}", int(member))
     for name in "REPORT SMC_LOG MESSAGE EXCHANGE RESULT CONTROL RANGE FLASH_HEADER FLASH_IMAGE".split():
