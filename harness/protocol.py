@@ -101,7 +101,10 @@ class CallState(IntEnum):
     """Its victim could not take its turn."""
 
 
-def _dtype(*fields: tuple[str, str] | tuple[str, str, tuple[int, ...]]) -> np.dtype[np.void]:
+_Field = tuple[str, "str | np.dtype[np.void]"] | tuple[str, "str | np.dtype[np.void]", tuple[int, ...]]
+
+
+def _dtype(*fields: _Field) -> np.dtype[np.void]:
     return np.dtype(list(fields))
 
 
@@ -150,10 +153,66 @@ EXCHANGE = _dtype(
     ("repetitions", "<u8"),  # the program runs 1 + repetitions times (measurements)
     ("stop_after", "<u8"),  # park after this many calls; 0: at the end (step mode)
     ("reserved", "<u8", (11,)),
+    # The victims' part; the host sets all of it to zero before a program.
     ("next_call", "<u8"),  # victims: index of the call to take next
     ("current_call", "<u8"),  # victims: index of the call being performed (EL3 logs it with an SMC)
     ("performed", "<u8"),  # victims: calls performed over all repetitions
     ("succeeded", "<u8"),  # victims: of these, calls without an error
+    ("repetition", "<u8"),  # victims: the repetition that runs now
+    ("ready", "<u8"),  # before the snapshot: one bit for each victim that has started
+)
+
+POPULATION_OFFSET = 0x400
+"""Where the population report lies in the first exchange page, behind EXCHANGE."""
+MAXIMUM_POPULATION_ENTRIES = 124
+
+
+class PopulationKind(IntEnum):
+    """What a range of physical memory that the root task reports is used for."""
+
+    NONE = 0
+    KERNEL_OBJECT = 1
+    """An object with no kind of its own below: capability tables of the supervisor, ASID pools."""
+    CNODE = 2
+    TCB = 3
+    ENDPOINT = 4
+    NOTIFICATION = 5
+    PAGE_TABLE = 6
+    """A table of any of the four levels."""
+    CODE = 7
+    """Frames of a victim's code: programs cannot change them."""
+    STATE = 8
+    """The frame with a victim's IPC buffer and stack."""
+    FRAME = 9
+    """A frame of the population, with a capability in a victim's slot: programs can only load from it."""
+    ARENA = 10
+    """The untyped memory in which a program makes its objects."""
+    EXCHANGE = 11
+    DEVICE = 12
+
+
+# What the root task tells the host before the first park. `object` indexes the population's objects
+# (harness.programs.population), or is NO_OBJECT.
+NO_OBJECT = 0xFFFF
+POPULATION_ENTRY = _dtype(("address", "<u8"), ("size", "<u8"), ("kind", "<u2"), ("victim", "<u2"), ("object", "<u4"))
+POPULATION = _dtype(
+    ("step", "<u8"),  # steps of the setup that are done; the last one that was begun if error is set
+    ("error", "<u8"),  # 1 + seL4_Error, or 0x100 and above for the root task's own errors
+    ("detail", "<u8"),
+    ("entries", "<u8"),
+    ("entry", POPULATION_ENTRY, (MAXIMUM_POPULATION_ENTRIES,)),
+)
+
+# One call as a victim's decoder understands it (DECODE_ONLY), at EXCHANGE_DECODED + 64 * index.
+DECODED = _dtype(
+    ("call", "<u2"),  # index in the call table
+    ("victim", "<u2"),
+    ("syscall", "<i4"),  # system call number; 0 for calls of the harness
+    ("target", "<u8"),  # capability pointer, or the address that Load reads
+    ("info", "<u8"),  # message info word
+    ("cap", "<u8", (3,)),  # extra capabilities
+    ("word0", "<u8"),  # first message word
+    ("digest", "<u8"),  # FNV-1a over all message words, then all extra capabilities, 64 bits at a time
 )
 
 RESULT = _dtype(
@@ -234,7 +293,8 @@ def header() -> str:
         prefix = prefix or enumeration.__name__.upper()
         for member in enumeration:
             define(f"BW_{prefix}_{member.name}", int(member))
-    for name in "REPORT SMC_LOG MESSAGE EXCHANGE RESULT CONTROL RANGE FLASH_HEADER FLASH_IMAGE".split():
+    dtypes = "REPORT SMC_LOG MESSAGE EXCHANGE RESULT DECODED POPULATION POPULATION_ENTRY CONTROL RANGE"
+    for name in [*dtypes.split(), "FLASH_HEADER", "FLASH_IMAGE"]:
         dtype: np.dtype[np.void] = globals()[name]
         assert dtype.fields is not None
         for field, entry in dtype.fields.items():
