@@ -29,11 +29,19 @@ class Flat:
 
 def example(**changes: Any) -> Finding:
     fields: dict[str, Any] = {
-        "signature": "ns_bit_matches_world:frame:ARM_Page_Map", "kind": "violation",
-        "invariant": "ns_bit_matches_world", "message": "leaf", "evidence": {"address": 0x40200000}, "place": "frame", "label": "ARM_Page_Map",
-        "first_call": 1, "outcome": "done", "config": "spanning-el1", "hashes": {"kernel": "aa", "firmware": "bb"},
+        "signature": "ns_bit_matches_world:frame:ARM_Page_Map",
+        "kind": "violation",
+        "invariant": "ns_bit_matches_world",
+        "message": "leaf",
+        "evidence": {"address": 0x40200000},
+        "place": "frame",
+        "label": "ARM_Page_Map",
+        "first_call": 1,
+        "outcome": "done",
+        "config": "spanning-el1",
+        "hashes": {"kernel": "aa", "firmware": "bb"},
         "reproduce": "bothworlds repro X",
-    }  # fmt: skip
+    }
     return Finding.model_validate(fields | changes)
 
 

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Mutators that know what a program is: records of fixed width, arguments with kinds.
+
+libFuzzer's own mutators change bytes anywhere; these insert, delete, move and join whole calls, and
+change an argument into another of its kind. Both run in one campaign: typed ones reach deep states,
+native ones reach what nobody thought of. Every byte string is a program, so neither can fail.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.protocol import CALL_BYTES
+
+VICTIM_OFFSET = 1
+TARGET_OFFSET = 2
+ARGUMENTS_OFFSET = 4
+RAW_OFFSET = 20
+ARGUMENTS = 8
+RAW_SELECTOR = 0xFF
+"""Low byte of a pool argument that stands for the record's raw 64-bit word."""
+
+LITERAL, RESULT, OF_TYPE, RAW = range(4)
+"""What the low two bits of a slot selector choose."""
+
+
+class Choice(StrEnum):
+    """Which mutators a campaign uses."""
+
+    NATIVE = "native"
+    TYPED = "typed"
+    BOTH = "both"
+
+
+@dataclass(frozen=True)
+class SlotShape:
+    """A slot argument: numbers of the object types that make sense there (none: any), and whether it is to be empty."""
+
+    types: tuple[int, ...] = ()
+    empty: bool = False
+
+
+@dataclass(frozen=True)
+class PoolShape:
+    """An argument from a pool of `size` values."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class CallShape:
+    """What a call takes: `weight` is how often it is chosen, relative to the others."""
+
+    name: str
+    target: SlotShape | None
+    arguments: tuple[SlotShape | PoolShape, ...]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """All that a typed mutator knows of the interface and of the snapshot.
+
+    `counts[v][t]`: how many slots of type number t victim v has; `empty[v]`: its empty slots.
+    """
+
+    calls: tuple[CallShape, ...]
+    counts: tuple[tuple[int, ...], ...]
+    empty: tuple[tuple[int, ...], ...]
+    slots: int = 128
+
+
+INTERESTING_WORDS = (
+    0, 1, 2, 3, 4, 8, 12, 21, 30, 39, 47, 48, 63, 64, 0xFFF, 0x1000, 0x1FFF, 0x200000, 0x40000000, 0x8000000000,
+    0x0E000000, 0x0EE00000, 0x40200000, 0x0000FFFFFFFFFFFF, 0x0001000000000000, 0xFFFFFF8000000000,
+    0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFF000, 0xFFFFFFFFFFFFFFFF,
+)  # fmt: skip
+"""Values of the raw word at which sizes, depths and addresses change meaning."""
+
+
+class TypedMutator:
+    """Mutates programs call by call; the sequence depends on the seed alone.
+
+    `native` is `atheris.Mutate`: (bytes, maximum size) -> bytes. At most `maximum_calls` calls.
+    """
+
+    def __init__(
+        self, shapes: Shapes, *, seed: int, maximum_calls: int, native: Callable[[bytes, int], bytes] | None = None
+    ) -> None:
+        self._shapes = shapes
+        self._random = random.Random(seed)
+        self._maximum_calls = maximum_calls
+        self._native = native
+        self._seen: list[bytes] = []
+        self._slot_offsets = tuple(slot_offsets(call) for call in shapes.calls)
+        # Choosing from a list with repetitions is cheaper than weights.
+        finest = min(call.weight for call in shapes.calls)
+        self._selectors = [n for n, call in enumerate(shapes.calls) for _ in range(round(call.weight / finest))]
+        self._edits: tuple[Callable[[bytearray], None], ...] = (
+            self._insert, self._insert, self._insert_pair, self._delete, self._replace, self._argument, self._argument,
+            self._argument, self._argument, self._target, self._target, self._victim, self._move, self._repeat,
+            self._splice, self._raw_word,
+        )  # fmt: skip
+
+    def __call__(self, data: bytes, maximum_bytes: int, seed: int) -> bytes:
+        """The form that Atheris calls; its seed is not used, the order of calls is repeatable by itself."""
+        pick = self._random.random
+        native = self._native
+        if native is not None and pick() < 0.2:
+            return native(data, maximum_bytes)
+        self._remember(data)
+        program = bytearray(data[: len(data) // CALL_BYTES * CALL_BYTES])
+        limit = min(self._maximum_calls, maximum_bytes // CALL_BYTES) * CALL_BYTES
+        if not program:
+            program = self.program(1 + int(pick() * 4))
+        edits = self._edits
+        while True:
+            edits[int(pick() * len(edits))](program)
+            if pick() < 0.5:
+                break
+        if len(program) > limit:
+            # The front is what later calls build on; but sometimes what was added at the end must win.
+            program = program[:limit] if pick() < 0.7 else program[-limit:] if limit else bytearray()
+        return bytes(program)
+
+    def program(self, calls: int) -> bytearray:
+        """A new program of that many typed calls."""
+        data = bytearray()
+        for index in range(calls):
+            data += self.call(index)
+        return data
+
+    def call(self, index: int, selector: int | None = None) -> bytearray:
+        """A new record, to stand at that index."""
+        pick = self._random.random
+        if selector is None:
+            selector = self._selectors[int(pick() * len(self._selectors))]
+        shape = self._shapes.calls[selector]
+        record = bytearray(CALL_BYTES)
+        record[0] = selector
+        victim = record[VICTIM_OFFSET] = int(pick() * len(self._shapes.counts))
+        if shape.target is not None:
+            record[TARGET_OFFSET : TARGET_OFFSET + 2] = self._slot(shape.target, victim, index)
+        for number, argument in enumerate(shape.arguments[:ARGUMENTS]):
+            place = ARGUMENTS_OFFSET + 2 * number
+            record[place : place + 2] = self._selector_bytes(argument, victim, index)
+        record[RAW_OFFSET : RAW_OFFSET + 8] = self._word()
+        return record
+
+    def _selector_bytes(self, shape: SlotShape | PoolShape, victim: int, index: int) -> bytes:
+        if isinstance(shape, SlotShape):
+            return self._slot(shape, victim, index)
+        pick = self._random.random
+        if shape.size == 0 or pick() < 0.02:
+            return bytes((RAW_SELECTOR, 0))
+        return bytes((int(pick() * min(shape.size, RAW_SELECTOR)), 0))
+
+    def _slot(self, shape: SlotShape, victim: int, index: int) -> bytes:
+        """A slot selector: mostly of a fitting type, else the result of an earlier call, else anything."""
+        pick = self._random.random
+        chance = pick()
+        if shape.empty and chance < 0.85:
+            empty = self._shapes.empty[victim]
+            return bytes((LITERAL, empty[int(pick() * len(empty))] if empty else 0))
+        if chance < 0.25 and index:
+            # Recent calls are the likelier ones to have made what fits.
+            back = 1 + int(pick() * pick() * index)
+            return bytes((RESULT, min(index - back, 0xFF)))
+        if chance < 0.93:
+            counts = self._shapes.counts[victim]
+            types = shape.types if shape.types and pick() < 0.9 else range(len(counts))
+            if types:
+                number = types[int(pick() * len(types))]
+                return bytes((OF_TYPE | number << 2 & 0xFF, int(pick() * max(1, counts[number]))))
+        if chance < 0.995:
+            return bytes((LITERAL, int(pick() * self._shapes.slots)))
+        return bytes((RAW, 0))
+
+    def _word(self) -> bytes:
+        pick = self._random.random
+        if pick() < 0.8:
+            word = INTERESTING_WORDS[int(pick() * len(INTERESTING_WORDS))]
+            if pick() < 0.2:
+                word ^= 1 << int(pick() * 64)
+        else:
+            word = self._random.getrandbits(64)
+        return word.to_bytes(8, "little")
+
+    def _remember(self, data: bytes) -> None:
+        """Keep some of the corpus' programs at hand, for joining."""
+        if len(data) < CALL_BYTES:
+            return
+        if len(self._seen) < 64:
+            self._seen.append(data)
+        else:
+            self._seen[int(self._random.random() * 64)] = data
+
+    def _place(self, program: bytearray, extra: int = 0) -> int:
+        """Index of a call; with `extra` one more, the end."""
+        return int(self._random.random() * (len(program) // CALL_BYTES + extra))
+
+    def _put(self, program: bytearray, index: int, record: bytearray) -> None:
+        """Insert a record; calls behind it keep referring to the same results."""
+        self._renumber(program, index, 1)
+        program[index * CALL_BYTES : index * CALL_BYTES] = record
+
+    def _renumber(self, program: bytearray, index: int, change: int) -> None:
+        """Calls from `index` on are about to move by `change` places: adapt what refers to their results."""
+        calls, slots = self._shapes.calls, self._slot_offsets
+        lowest = index if change > 0 else index + 1  # what referred to a call that is gone stays as it is
+        for start in range(index * CALL_BYTES, len(program), CALL_BYTES):
+            for offset in slots[program[start] % len(calls)]:
+                place = start + offset
+                if program[place] & 3 == RESULT and lowest <= program[place + 1] < 0xFF:
+                    program[place + 1] += change
+
+    def _insert(self, program: bytearray) -> None:
+        index = self._place(program, 1)
+        self._put(program, index, self.call(index))
+
+    def _insert_pair(self, program: bytearray) -> None:
+        """A call and, right behind it, one that uses its result."""
+        index = self._place(program, 1)
+        first, second = self.call(index), self.call(index + 1)
+        if self._shapes.calls[second[0]].target is not None:
+            second[VICTIM_OFFSET] = first[VICTIM_OFFSET]
+            second[TARGET_OFFSET : TARGET_OFFSET + 2] = bytes((RESULT, min(index, 0xFF)))
+        self._put(program, index, first)
+        self._put(program, index + 1, second)
+
+    def _delete(self, program: bytearray) -> None:
+        if len(program) > CALL_BYTES:
+            index = self._place(program)
+            del program[index * CALL_BYTES : (index + 1) * CALL_BYTES]
+            self._renumber(program, index, -1)
+
+    def _replace(self, program: bytearray) -> None:
+        if program:
+            index = self._place(program)
+            program[index * CALL_BYTES : (index + 1) * CALL_BYTES] = self.call(index)
+
+    def _shape_at(self, program: bytearray, index: int) -> CallShape:
+        calls = self._shapes.calls
+        return calls[program[index * CALL_BYTES] % len(calls)]
+
+    def _argument(self, program: bytearray) -> None:
+        if not program:
+            return
+        index = self._place(program)
+        shape = self._shape_at(program, index)
+        if shape.arguments:
+            number = int(self._random.random() * min(len(shape.arguments), ARGUMENTS))
+            place = index * CALL_BYTES + ARGUMENTS_OFFSET + 2 * number
+            program[place : place + 2] = self._selector_bytes(
+                shape.arguments[number], self._victim_at(program, index), index
+            )
+
+    def _target(self, program: bytearray) -> None:
+        if not program:
+            return
+        index = self._place(program)
+        target = self._shape_at(program, index).target
+        if target is not None:
+            place = index * CALL_BYTES + TARGET_OFFSET
+            program[place : place + 2] = self._slot(target, self._victim_at(program, index), index)
+
+    def _victim_at(self, program: bytearray, index: int) -> int:
+        return program[index * CALL_BYTES + VICTIM_OFFSET] % len(self._shapes.counts)
+
+    def _victim(self, program: bytearray) -> None:
+        if program:
+            place = self._place(program) * CALL_BYTES + VICTIM_OFFSET
+            program[place] = int(self._random.random() * len(self._shapes.counts))
+
+    def _move(self, program: bytearray) -> None:
+        if len(program) > CALL_BYTES:
+            source = self._place(program) * CALL_BYTES
+            record = program[source : source + CALL_BYTES]
+            del program[source : source + CALL_BYTES]
+            target = self._place(program, 1) * CALL_BYTES
+            program[target:target] = record
+
+    def _repeat(self, program: bytearray) -> None:
+        if program:
+            source = self._place(program) * CALL_BYTES
+            target = self._place(program, 1) * CALL_BYTES
+            program[target:target] = program[source : source + CALL_BYTES]
+
+    def _splice(self, program: bytearray) -> None:
+        if self._seen:
+            other = self._seen[int(self._random.random() * len(self._seen))]
+            start = self._place(bytearray(other)) * CALL_BYTES
+            cut = self._place(program, 1) * CALL_BYTES
+            end = len(other) // CALL_BYTES * CALL_BYTES
+            if self._random.random() < 0.5:
+                program[cut:] = other[start:end]
+            else:
+                program[cut:cut] = other[start:end]
+
+    def _raw_word(self, program: bytearray) -> None:
+        if program:
+            place = self._place(program) * CALL_BYTES + RAW_OFFSET
+            program[place : place + 8] = self._word()
+
+
+def slot_offsets(shape: CallShape) -> tuple[int, ...]:
+    """Where a call's record holds slot selectors."""
+    target = () if shape.target is None else (TARGET_OFFSET,)
+    arguments = tuple(
+        ARGUMENTS_OFFSET + 2 * number
+        for number, argument in enumerate(shape.arguments[:ARGUMENTS])
+        if isinstance(argument, SlotShape)
+    )
+    return target + arguments
+
+
+def mix_of(programs: Sequence[bytes]) -> Callable[[bytes, int, int], bytes]:
+    """A mutator that gives these programs in turn: for measurements with a fixed mix of calls."""
+    position = 0
+
+    def next_program(data: bytes, maximum_bytes: int, seed: int) -> bytes:
+        nonlocal position
+        position += 1
+        return programs[position % len(programs)]
+
+    return next_program

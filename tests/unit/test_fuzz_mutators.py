@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Typed mutators give programs whose parts fit, repeatably and quickly."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fuzz.mutators import CallShape, PoolShape, Shapes, SlotShape, TypedMutator, mix_of
+from harness.protocol import CALL_BYTES
+
+SHAPES = Shapes(
+    calls=(
+        CallShape("Page_Map", SlotShape((1,)), (SlotShape((2,)), PoolShape(10), PoolShape(4))),
+        CallShape("Copy", SlotShape((0,)), (SlotShape(empty=True), PoolShape(3), SlotShape())),
+        CallShape("Yield", None, (), weight=0.25),
+    ),
+    counts=((1, 5, 2), (1, 3, 0)),
+    empty=((60, 61, 62), (70, 71)),
+)
+
+
+def mutator(seed: int = 1, maximum_calls: int = 16) -> TypedMutator:
+    return TypedMutator(SHAPES, seed=seed, maximum_calls=maximum_calls)
+
+
+@settings(max_examples=200)
+@given(data=st.binary(max_size=600), seed=st.integers(1, 1 << 32), maximum=st.integers(0, 700))
+def test_any_input_gives_whole_calls_within_the_limit(data: bytes, seed: int, maximum: int) -> None:
+    result = mutator(seed)(data, maximum, 0)
+    assert len(result) % CALL_BYTES == 0 and len(result) <= min(maximum, 16 * CALL_BYTES)
+
+
+def test_one_seed_gives_one_sequence() -> None:
+    runs = []
+    for _ in range(2):
+        change, program, steps = mutator(seed=7), b"", []
+        for _ in range(300):
+            program = change(program, 512, 0)
+            steps.append(program)
+        runs.append(steps)
+    assert runs[0] == runs[1] and len(set(runs[0])) > 250
+
+
+def test_arguments_fit_their_kinds_mostly() -> None:
+    program = mutator().program(4000)
+    calls = [program[start : start + CALL_BYTES] for start in range(0, len(program), CALL_BYTES)]
+    seen = Counter(SHAPES.calls[call[0]].name for call in calls)
+    assert seen["Yield"] < seen["Copy"] / 2
+    maps = [call for call in calls if call[0] == 0]
+    fitting = [call for call in maps if call[2] & 3 == 2 and call[2] >> 2 == 1 and call[3] < SHAPES.counts[call[1]][1]]
+    assert len(fitting) > len(maps) / 2
+    assert all(call[6] < 10 or call[6] == 0xFF for call in maps)
+    copies = [call for call in calls if call[0] == 1]
+    empty = [call for call in copies if call[4] & 3 == 0 and call[5] in SHAPES.empty[call[1]]]
+    assert len(empty) > len(copies) * 0.8
+
+
+def test_inserting_and_deleting_keep_references_to_results() -> None:
+    change = mutator()
+    program = bytearray(4 * CALL_BYTES)
+    program[3 * CALL_BYTES + 2 : 3 * CALL_BYTES + 4] = bytes((1, 2))  # call 3 uses the result of call 2
+    change._put(program, 1, bytearray((2,)) + bytes(CALL_BYTES - 1))
+    assert program[4 * CALL_BYTES + 3] == 3
+    change._renumber(program, 2, -1)
+    assert program[4 * CALL_BYTES + 3] == 2
+
+
+def test_native_mutators_take_part() -> None:
+    change = TypedMutator(SHAPES, seed=1, maximum_calls=16, native=lambda data, maximum: b"native")
+    results = Counter(change(bytes(64), 512, 0) == b"native" for _ in range(1000))
+    assert 100 < results[True] < 400
+
+
+def test_a_mix_gives_its_programs_in_turn() -> None:
+    change = mix_of([b"a", b"b", b"c"])
+    assert sorted(change(b"", 10, 0) for _ in range(3)) == [b"a", b"b", b"c"]
+
+
+@pytest.mark.slow
+def test_a_mutation_costs_little() -> None:
+    change = mutator()
+    program = bytes(change.program(16))
+    started = time.perf_counter()
+    for _ in range(5000):
+        change(program, 512, 0)
+    assert (time.perf_counter() - started) / 5000 < 100e-6
+    print(f"{(time.perf_counter() - started) / 5000 * 1e6:.1f} us")
