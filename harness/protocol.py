@@ -280,16 +280,22 @@ def header() -> str:
     """The text of `protocol.h`, for C and assembly: offsets, sizes and enumeration values."""
     lines = ["/* SPDX-License-Identifier: BSD-2-Clause */", "/* Generated from harness/protocol.py. */", "#pragma once"]
 
+    defined: set[str] = set()
+
     def define(name: str, value: int) -> None:
+        name += "_FIELD" * (name in defined)  # EXCHANGE_COMMAND is a page of the exchange area and a field of it
+        defined.add(name)
         lines.append(f"#define {name} {value:#x}")
 
     for name in (
         "PAGE MAXIMUM_CALLS CALL_BYTES RESULT_REGISTERS SMC_LOG_ENTRIES RESTORE_RANGES CHANGED_PAGES EXCHANGE_COMMAND "
-        "EXCHANGE_PROGRAM EXCHANGE_RESULTS EXCHANGE_DECODED CONTROL_BYTES FLASH_HEADER_OFFSET"
+        "EXCHANGE_PROGRAM EXCHANGE_RESULTS EXCHANGE_DECODED CONTROL_BYTES FLASH_HEADER_OFFSET "
+        "POPULATION_OFFSET MAXIMUM_POPULATION_ENTRIES NO_OBJECT"
     ).split():
         define(f"BW_{name}", globals()[name])
-    for enumeration in (Command, ParkStatus, CallState, Restore, BootStage):
-        prefix = {"ParkStatus": "PARK", "CallState": "CALL", "BootStage": "STAGE"}.get(enumeration.__name__)
+    renamed = {"ParkStatus": "PARK", "CallState": "CALL", "BootStage": "STAGE", "PopulationKind": "KIND"}
+    for enumeration in (Command, ParkStatus, CallState, Restore, BootStage, PopulationKind):
+        prefix = renamed.get(enumeration.__name__)
         prefix = prefix or enumeration.__name__.upper()
         for member in enumeration:
             define(f"BW_{prefix}_{member.name}", int(member))
