@@ -232,26 +232,24 @@ CONTROL = _dtype(
     ("pad0", "<u4", (15,)),
     ("done", "<u4"),  # plugin sets it to go: parked
     ("pad1", "<u4", (15,)),
-    ("plugin_waits", "<u4"),
-    ("host_waits", "<u4"),
     ("leave", "<u4"),  # the vCPU thread polls instead of blocking, so that stop, quit and gdb get through
-    ("refused", "<u4"),  # park address seen on another physical page
-    ("snapshot_ready", "<u4"),
+    ("refused", "<u4"),  # the park address was executed outside the firmware
+    ("snapshot_ready", "<u4"),  # host adds 1: the plugin copies the ranges before it lets the guest run
     ("restore", "<u4"),  # Restore: whether changed pages are copied back on waking
     ("track", "<u4"),  # 1: changed pages are found at each park
+    ("stay", "<u4"),  # 1: on waking only restore memory and park again; the guest runs nothing
     ("ranges", "<u4"),
     ("changed", "<u4"),  # pages in changed_page
     ("overflow", "<u4"),  # changed pages that did not fit
     ("omit_page", "<u4"),  # 1 + index in changed_page of a page that the restore leaves out; 0: none
-    ("coverage_on", "<u4"),
+    ("code_changed", "<u4"),  # 1: a changed page held code that ran since the snapshot: replace the machine
+    ("stage", "<u4"),  # BootStage that the plugin has seen
+    ("message_bytes", "<u4"),
+    ("pad2", "<u4"),
     ("parks", "<u8"),
     ("restore_ns", "<u8"),  # of the last restore
     ("compare_ns", "<u8"),  # of the last comparison
     ("secure_host_address", "<u8"),  # of the first byte of secure RAM, in QEMU's process; 0: not seen yet
-    ("message_bytes", "<u4"),
-    ("stay", "<u4"),  # 1: on waking only restore memory and park again; the guest runs nothing
-    ("stage", "<u4"),  # BootStage that the plugin has seen
-    ("code_changed", "<u4"),  # 1: a changed page held code that ran since the snapshot: replace the machine
     ("message", "u1", (256,)),
     ("range", RANGE, (RESTORE_RANGES,)),
     ("report", "u1", (16384,)),
@@ -289,7 +287,7 @@ def header() -> str:
 
     for name in (
         "PAGE MAXIMUM_CALLS CALL_BYTES RESULT_REGISTERS SMC_LOG_ENTRIES RESTORE_RANGES CHANGED_PAGES EXCHANGE_COMMAND "
-        "EXCHANGE_PROGRAM EXCHANGE_RESULTS EXCHANGE_DECODED CONTROL_BYTES FLASH_HEADER_OFFSET "
+        "EXCHANGE_PROGRAM EXCHANGE_RESULTS EXCHANGE_DECODED FLASH_HEADER_OFFSET "
         "POPULATION_OFFSET MAXIMUM_POPULATION_ENTRIES NO_OBJECT"
     ).split():
         define(f"BW_{name}", globals()[name])
