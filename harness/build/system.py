@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""One whole system from its parts: kernel, guests, firmware, flash image, plugin."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.build.artefacts import Artefacts
+from harness.build.firmware import build_firmware
+from harness.build.flash import build_flash
+from harness.build.guests import build_root_task
+from harness.build.kernel import build_kernel
+from harness.build.plugin import build_plugin
+from harness.configs import MachineConfig
+from harness.machine.version import qemu_version
+from harness.packages import tool
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def config_hash(config: MachineConfig) -> str:
+    """SHA-256 of what a config says, whatever its comments and layout."""
+    return hashlib.sha256(config.model_dump_json(by_alias=True).encode()).hexdigest()
+
+
+def build(config: MachineConfig, *, release: bool = False, extra_patches: Sequence[Path] = ()) -> Artefacts:
+    """Build the system that a config describes, or take its parts from the cache.
+
+    `extra_patches` are applied on top of the series. Raises PatchError for a patch that does not
+    apply, BuildFailure with the tool's output, MissingPackage for a tool that is not installed.
+    """
+    version = qemu_version(tool("qemu-system-aarch64"))
+    kernel = build_kernel(config, release=release, extra_patches=extra_patches)
+    guests = build_root_task(config, kernel)
+    firmware = build_firmware(config)
+    flash = build_flash(config, kernel, guests, firmware)
+    plugin = build_plugin(version)
+    return Artefacts(
+        config=config,
+        release=release,
+        kernel_elf=kernel.elf,
+        kernel_generated=kernel.generated,
+        kernel_source=kernel.source,
+        firmware_elf=firmware.elf,
+        root_task_elf=guests.root_task_elf,
+        victim_elf=guests.victim_elf,
+        flash=flash,
+        plugin=plugin,
+        hashes={
+            "kernel": file_hash(kernel.elf),
+            "firmware": file_hash(firmware.elf),
+            "root_task": file_hash(guests.root_task_elf),
+            "victim": file_hash(guests.victim_elf),
+            "flash": file_hash(flash),
+            "plugin": file_hash(plugin),
+            "patches": kernel.patches_hash,
+            "config": config_hash(config),
+        },
+    )

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The `bothworlds` command: its parts, and the one place where errors become messages and exit codes.
+
+Exit codes: 0 nothing found; 1 findings; 2 bad input; 3 the environment failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from harness.commands import boot, build, check, doctor, findings, run
+from harness.commands.output import errors, fail, warn
+from harness.errors import BothworldsError
+
+ENTRY_POINTS = "bothworlds.commands"
+"""Other packages add commands here: each entry is a typer application."""
+
+INTERNAL_ERROR = 3
+INTERRUPTED = 130
+
+COMMANDS: tuple[Callable[..., None], ...] = (
+    doctor.doctor,
+    build.build,
+    boot.boot,
+    check.check,
+    run.run,
+    findings.repro,
+    findings.minimise,
+)
+
+
+def application() -> typer.Typer:
+    """The whole command line, with the commands of other packages."""
+    app = typer.Typer(
+        name="bothworlds",
+        help="Boot seL4 patched for Arm TrustZone under QEMU, throw programs at it, judge what they leave behind.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_no_options)
+    for command in COMMANDS:
+        app.command()(command)
+    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+        try:
+            addition = entry.load()
+        except Exception as problem:  # a broken addition must not take the other commands with it
+            warn(f"the commands of '{entry.value}' are not available: {type(problem).__name__}: {problem}")
+            continue
+        app.add_typer(addition)
+    return app
+
+
+def _no_options() -> None:
+    """Boot seL4 patched for Arm TrustZone under QEMU, throw programs at it, judge what they leave behind."""
+
+
+def _end_on_signal(number: int, _frame: FrameType | None) -> NoReturn:
+    # As an exception, so that every context manager on the way out ends its QEMU.
+    sys.exit(128 + number)
+
+
+def execute(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; errors have been printed."""
+    try:
+        typer.main.get_command(application()).main(
+            args=None if arguments is None else list(arguments), prog_name="bothworlds"
+        )
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            errors.print("interrupted")
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
+    except BothworldsError as problem:
+        fail(str(problem))
+        return problem.exit_code
+    except Exception as problem:
+        fail(f"a defect of bothworlds itself: {type(problem).__name__}: {problem}")
+        errors.print(f"the traceback is in {_save_traceback()}; please report it with what you ran", soft_wrap=True)
+        return INTERNAL_ERROR
+    return 0
+
+
+def _save_traceback() -> Path:
+    """Write the traceback of the current exception to a file of its own."""
+    name = time.strftime("bothworlds-error-%Y%m%d-%H%M%S-")
+    handle, path = tempfile.mkstemp(prefix=name, suffix=".txt")
+    with os.fdopen(handle, "w") as file:
+        file.write(f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
+    return Path(path)
+
+
+def main() -> NoReturn:
+    """Entry point of the `bothworlds` program."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end_on_signal)
+    sys.exit(execute())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a machine needs to run the project: each need checked, with the command that meets it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.build.artefacts import PROJECT, cache_directory
+from harness.configs import MachineConfig
+from harness.packages import Package, install_command, packages
+
+LOCK = PROJECT / "requirements.lock"
+SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY_BYTES = 64 << 20
+"""Room for control, coverage and the touched pages of normal RAM of one worker."""
+PROBE_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that was checked.
+
+    `state` is what was found, `remedy` what to do where it is not good ("" otherwise).
+    """
+
+    name: str
+    good: bool
+    state: str
+    remedy: str = ""
+
+
+def version_numbers(text: str) -> tuple[int, ...]:
+    """The first dotted number in a text, as integers; () if there is none."""
+    match = re.search(r"\d+(?:\.\d+)+", text)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def _output(*command: str) -> tuple[int, str]:
+    """Exit code and output of a program; a program that hangs counts as failed."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        return -1, str(problem)
+    return done.returncode, done.stdout + done.stderr
+
+
+def _package(package: Package, config: MachineConfig) -> Need:
+    if not package.command:
+        # Headers without a program of their own, and the environment that this very process runs in.
+        if package.name == "libc6-dev" and not Path("/usr/include/stdio.h").exists():
+            return Need(package.name, False, "missing", f"{install_command(package.name)}: {package.purpose}")
+        return Need(package.name, True, "present")
+    path = shutil.which(package.command)
+    if path is None:
+        return Need(package.command, False, "missing", f"{install_command(package.name)}: {package.purpose}")
+    code, output = _output(path, "--version")
+    first = output.splitlines()[0] if output.strip() else ""
+    if code != 0:
+        remedy = install_command("--reinstall", package.name)
+        return Need(package.command, False, f"{path} does not run: {first}", remedy)
+    if package.name == "qemu-system-arm":
+        needed = config.qemu.minimum_version
+        if version_numbers(first) < version_numbers(needed):
+            return Need(package.command, False, first, f"{needed} or newer is needed: {install_command(package.name)}")
+    return Need(package.command, True, first)
+
+
+def _python() -> Iterator[Need]:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    yield Need("python", sys.version_info >= (3, 11), f"{version} in {sys.prefix}", "3.11 or newer is needed")
+    wrong = []
+    for line in LOCK.read_text().splitlines():
+        name, _, pinned = line.partition("==")
+        if not pinned or line.startswith("#"):
+            continue
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(f"{name} is missing")
+            continue
+        if found != pinned:
+            wrong.append(f"{name} {found} instead of {pinned}")
+    remedy = "make setup" if wrong else ""
+    yield Need("python packages", not wrong, ", ".join(wrong) or "as in requirements.lock", remedy)
+
+
+def _writable(name: str, directory: Path, remedy: str) -> Need:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=directory):
+            pass
+    except OSError as problem:
+        return Need(name, False, f"{directory}: {problem.strerror}", remedy)
+    return Need(name, True, str(directory))
+
+
+def _shared_memory() -> Need:
+    need = _writable("shared memory", SHARED_MEMORY, f"mount a tmpfs on {SHARED_MEMORY}")
+    if not need.good:
+        return need
+    state = os.statvfs(SHARED_MEMORY)
+    free = state.f_bavail * state.f_frsize
+    remedy = "" if free >= SHARED_MEMORY_BYTES else f"free {SHARED_MEMORY_BYTES >> 20} MiB of {SHARED_MEMORY}"
+    return Need("shared memory", not remedy, f"{free >> 20} MiB free in {SHARED_MEMORY}", remedy)
+
+
+def _confinement() -> Need:
+    bubblewrap = shutil.which("bwrap")
+    if bubblewrap is None:
+        return Need("confinement", False, "bwrap is missing", install_command("bubblewrap"))
+    code, output = _output(bubblewrap, "--unshare-all", "--ro-bind", "/", "/", "true")
+    if code == 0:
+        return Need("confinement", True, "bwrap can confine QEMU")
+    remedy = "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1), or run as root"
+    return Need("confinement", False, output.strip() or f"bwrap ended with {code}", remedy)
+
+
+def examine(config: MachineConfig) -> list[Need]:
+    """Check every need of a config; takes about a second."""
+    checks: list[Callable[[], Need]] = [
+        _shared_memory,
+        _confinement,
+        lambda: _writable("cache", cache_directory(), "set BOTHWORLDS_CACHE to a directory that you can write"),
+    ]
+    needs = [_package(package, config) for package in packages()]
+    needs += _python()
+    needs += [check() for check in checks]
+    return needs

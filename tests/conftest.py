@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Fixtures that tests share: one build and one parked machine for the whole run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+from harness.configs import MachineConfig, load_config
+
+if TYPE_CHECKING:
+    from harness.build.artefacts import Artefacts
+    from harness.execution.executor import Executor
+
+# The same examples on every run of the tests: a failure is never lost, and a green run stays green.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("exploring", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(scope="session")
+def config() -> MachineConfig:
+    """The machine config that comes with the project."""
+    return load_config()
+
+
+@pytest.fixture(scope="session")
+def artefacts(config: MachineConfig) -> Artefacts:
+    """The debug build of the default config."""
+    from harness.build.system import build
+
+    return build(config)
+
+
+@pytest.fixture(scope="session")
+def release_artefacts(config: MachineConfig) -> Artefacts:
+    """The release build of the default config."""
+    from harness.build.system import build
+
+    return build(config, release=True)
+
+
+@pytest.fixture(scope="session")
+def shared_executor(artefacts: Artefacts) -> Iterator[Executor]:
+    """One parked machine for all tests; ask for `executor` instead, which mends it if a test broke it."""
+    from harness.execution.executor import Executor
+
+    with Executor(artefacts) as machine:
+        yield machine
+
+
+@pytest.fixture
+def executor(shared_executor: Executor) -> Executor:
+    """The shared parked machine. Each `run` starts from the snapshot, so tests do not see each other."""
+    return shared_executor
