@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Builds the QEMU plugin with the host's compiler, once for each version of its sources and interface."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from harness import protocol
+from harness.build.artefacts import cache_directory
+from harness.errors import BuildFailure, OutputError
+from harness.packages import tool
+
+SOURCES = Path(__file__).resolve().parent.parent / "machine" / "plugin"
+_FLAGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O3", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread")
+
+
+def plugin_api(qemu_version: tuple[int, ...]) -> int:
+    """Version of the plugin interface to ask a QEMU for: 1 before 9.0, 2 (scoreboards) from then on."""
+    return 1 if qemu_version < (9,) else 2
+
+
+def build_plugin(qemu_version: tuple[int, ...]) -> Path:
+    """Path of the plugin for a QEMU, built if it is not in the cache.
+
+    Raises BuildFailure with the compiler's output, or OutputError if the cache cannot be written.
+    """
+    api = plugin_api(qemu_version)
+    header = protocol.header()
+    digest = hashlib.sha256(repr((api, _FLAGS, header)).encode())
+    for source in sorted(SOURCES.glob("*.[ch]")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    path = cache_directory() / "plugin" / f"bothworlds-{digest.hexdigest()[:32]}.so"
+    if path.is_file():
+        return path
+    compiler = tool("gcc", "it builds the QEMU plugin")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as work:
+            Path(work, "protocol.h").write_text(header)
+            output = Path(work, "plugin.so")
+            command = [compiler, *_FLAGS, f"-DPLUGIN_API={api}", f"-I{work}", f"-ffile-prefix-map={SOURCES}=."]
+            command += [f"-ffile-prefix-map={work}=.", "-o", str(output), str(SOURCES / "bothworlds.c")]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode:
+                raise BuildFailure(f"the QEMU plugin does not compile:\n{result.stderr}")
+            os.replace(output, path)
+    except OSError as error:
+        raise OutputError(f"cannot write the build cache {path.parent}: {error.strerror}") from error
+    return path
