@@ -16,6 +16,8 @@ from pathlib import Path
 
 from harness.build.artefacts import PROJECT, cache_directory
 from harness.configs import MachineConfig
+from harness.errors import EnvironmentFailure, MissingPackage
+from harness.machine import confinement
 from harness.packages import Package, install_command, packages
 
 LOCK = PROJECT / "requirements.lock"
@@ -114,14 +116,14 @@ def _shared_memory() -> Need:
 
 
 def _confinement() -> Need:
-    bubblewrap = shutil.which("bwrap")
-    if bubblewrap is None:
-        return Need("confinement", False, "bwrap is missing", install_command("bubblewrap"))
-    code, output = _output(bubblewrap, "--unshare-all", "--ro-bind", "/", "/", "true")
-    if code == 0:
-        return Need("confinement", True, "bwrap can confine QEMU")
-    remedy = "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1), or run as root"
-    return Need("confinement", False, output.strip() or f"bwrap ended with {code}", remedy)
+    try:
+        confinement.check()
+    except MissingPackage as problem:
+        return Need("confinement", False, f"{problem.name} is missing", problem.install)
+    except EnvironmentFailure as problem:
+        state, _, remedy = str(problem).partition("\n")
+        return Need("confinement", False, state, remedy.strip())
+    return Need("confinement", True, "bubblewrap keeps QEMU from the host's files")
 
 
 def examine(config: MachineConfig) -> list[Need]:

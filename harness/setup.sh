@@ -57,6 +57,10 @@ install_packages() {
     say "installing Debian packages: ${missing[*]}"
     "${privilege[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q ||
         say "the package lists could not be renewed; trying with the present ones"
+    # Debian 12's own cargo predates the way in which registries are read today; cargo-web is its newer build.
+    if [[ " ${missing[*]} " == *" cargo "* ]] && apt-cache show cargo-web > /dev/null 2>&1; then
+        install=("${install[@]/#cargo/cargo-web}")
+    fi
     "${privilege[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" < /dev/null ||
         stop "the Debian packages could not be installed; the output above says why. By hand, as root:" \
             "    apt-get update && ${install[*]}" "and then repeat 'make setup'"
