@@ -1,1 +1,57 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""Fuzz targets: which calls a campaign makes, and how often.
+
+A target is a `Target`. The project's own are modules of this package with a `TARGET`; other
+packages add theirs through the entry point group `bothworlds.targets`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from harness.errors import InputError
+
+ENTRY_POINTS = "bothworlds.targets"
+OWN = ("invocations", "smc")
+DEFAULT_TARGET = "invocations"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a campaign aims at.
+
+    `weight(name)`: how often a typed mutator chooses a call of the table, relative to 1; 0: never.
+    Where `exclusive` is true, native mutators' calls are replaced by those of positive weight, too.
+    """
+
+    name: str
+    description: str
+    weight: Callable[[str], float]
+    exclusive: bool = False
+
+
+def target_names() -> list[str]:
+    """Names of all targets."""
+    return sorted({*OWN, *(entry.name for entry in entry_points(group=ENTRY_POINTS))})
+
+
+def load_target(name: str) -> Target:
+    """The target of that name; raises InputError with the nearest name if there is none."""
+    target: object = None
+    if name in OWN:
+        target = import_module(f"fuzz.targets.{name}").TARGET
+    else:
+        for entry in entry_points(group=ENTRY_POINTS):
+            if entry.name == name:
+                target = entry.load()
+    if target is None:
+        near = difflib.get_close_matches(name, target_names(), 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(target_names())}"
+        raise InputError(f"no fuzz target '{name}'; {hint}")
+    if not isinstance(target, Target):
+        raise InputError(f"the fuzz target '{name}' is a {type(target).__name__}, not a fuzz.targets.Target")
+    return target

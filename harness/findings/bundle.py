@@ -8,7 +8,7 @@
     program.yaml        the program for people
     config.yaml         the machine config
     patches/            kernel patches that came on top of the series (--extra-patch)
-    memory.npz          the memory that was judged (`harness.findings.image`)
+    memory.image.gz     the memory that was judged (`harness.machine.memory.Image`, compressed)
     consoles/*.txt      what each console said
     registers.yaml      registers at the park, and the backtrace
 
@@ -17,9 +17,11 @@ The directory appears under its final name only when it is complete.
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,16 +32,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from harness.configs import MachineConfig, load_config
-from harness.errors import FindingError, OutputError
-from harness.findings.image import MemoryImage
+from harness.errors import FindingError, ImageError, OutputError
 from harness.findings.signature import Signature
+from harness.machine.memory import Image
 from harness.protocol import CALL_BYTES, MAXIMUM_CALLS
 
 FINDING_FILE = "finding.yaml"
 PROGRAM_BYTES = "program.bytes"
 PROGRAM_YAML = "program.yaml"
 CONFIG_FILE = "config.yaml"
-MEMORY_FILE = "memory.npz"
+MEMORY_FILE = "memory.image.gz"
 REGISTERS_FILE = "registers.yaml"
 CONSOLES = "consoles"
 PATCHES = "patches"
@@ -95,7 +97,7 @@ class Material:
     program: bytes
     program_yaml: str
     config: MachineConfig
-    memory: MemoryImage | None = None
+    memory: Image | None = None
     consoles: Mapping[str, str] = field(default_factory=dict)
     registers: Mapping[str, Any] = field(default_factory=dict)
     backtrace: list[str] = field(default_factory=list)
@@ -112,9 +114,15 @@ class Bundle:
     config: MachineConfig
     patches: list[Path]
 
-    def memory(self) -> MemoryImage:
+    def memory(self) -> Image:
         """The memory that was judged; FindingError if it is missing or damaged."""
-        return MemoryImage.load(self.path / MEMORY_FILE)
+        file = self.path / MEMORY_FILE
+        try:
+            return Image.from_bytes(gzip.decompress(file.read_bytes()))
+        except FileNotFoundError as error:
+            raise FindingError(f"{file}: missing; the finding holds no memory to look at") from error
+        except (OSError, EOFError, zlib.error, ImageError) as error:
+            raise FindingError(f"{file}: not a memory image: {error}") from error
 
 
 def plain(value: Any) -> Any:
@@ -188,7 +196,7 @@ def _fill(work: Path, finding: Finding, material: Material) -> None:
     (work / PROGRAM_YAML).write_text(material.program_yaml)
     (work / CONFIG_FILE).write_text(config_text(material.config))
     if material.memory is not None:
-        material.memory.save(work / MEMORY_FILE)
+        (work / MEMORY_FILE).write_bytes(gzip.compress(material.memory.to_bytes(), compresslevel=1, mtime=0))
     for name, text in material.consoles.items():
         (work / CONSOLES).mkdir(exist_ok=True)
         (work / CONSOLES / f"{name}.txt").write_text(text)
