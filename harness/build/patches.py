@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Kernel patches: reading, applying and counting them.
+
+A patch is a header and a unified diff. The header's first lines are `Key: value` fields
+(SPDX-License-Identifier, Subject; for a planted bug also Name and Expected-invariant), the
+rest says what it does, why, and which upstream rule it follows.
+
+Patches apply without fuzz: every line of a hunk, context included, must be in the file. A hunk
+may sit a few lines away from where the patch says, since other patches may come before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.build.artefacts import PROJECT
+from harness.errors import PatchError
+
+PATCH_DIRECTORY = PROJECT / "kernel_patches"
+_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+
+
+@dataclass
+class Hunk:
+    """One hunk: `old_start` is the 1-based line where `old` begins; lines keep their line ends."""
+
+    number: int
+    old_start: int
+    old: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+    added: int = 0
+    removed: int = 0
+
+
+@dataclass
+class FileChange:
+    """What a patch does to one file. `creates` and `deletes` say that it was or will be absent."""
+
+    path: str
+    creates: bool = False
+    deletes: bool = False
+    hunks: list[Hunk] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A parsed patch: header fields, header text behind them, and the changes."""
+
+    path: Path
+    fields: dict[str, str]
+    description: str
+    changes: tuple[FileChange, ...]
+
+    @property
+    def added(self) -> int:
+        """Number of added lines."""
+        return sum(hunk.added for change in self.changes for hunk in change.hunks)
+
+    @property
+    def removed(self) -> int:
+        """Number of removed lines."""
+        return sum(hunk.removed for change in self.changes for hunk in change.hunks)
+
+
+@dataclass(frozen=True)
+class PlantedBug:
+    """A bug put into the kernel on purpose, and the invariant that must find it."""
+
+    name: str
+    what: str
+    expected_invariant: str
+    path: Path
+
+
+def _read(path: Path) -> str:
+    """The text of a file, bytes that are not UTF-8 and line ends kept as they are."""
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def read_patch(path: Path) -> Patch:
+    """Parse a patch. Raises PatchError that names file and line."""
+    try:
+        lines = _read(path).splitlines(keepends=True)
+    except OSError as error:
+        raise PatchError(f"{path}: cannot read the patch ({error})") from error
+    start = next((n for n, line in enumerate(lines) if line.startswith(("diff --git ", "--- "))), None)
+    if start is None:
+        raise PatchError(f"{path}: holds no diff; a patch is a header and a unified diff with a/ and b/ paths")
+    fields: dict[str, str] = {}
+    body = 0
+    for body, line in enumerate(lines[:start]):
+        found = re.fullmatch(r"([A-Z][A-Za-z-]*): (.*)\n", line)
+        if not found:
+            break
+        fields[found[1]] = found[2].strip()
+    changes = _parse_changes(path, lines, start)
+    return Patch(path, fields, "".join(lines[body:start]).strip(), tuple(changes))
+
+
+def _parse_changes(path: Path, lines: list[str], position: int) -> list[FileChange]:
+    changes: list[FileChange] = []
+    while position < len(lines):
+        line = lines[position]
+        if line.startswith("--- "):
+            if position + 1 >= len(lines) or not lines[position + 1].startswith("+++ "):
+                raise PatchError(f"{path}, line {position + 1}: a '---' line without a '+++' line behind it")
+            old, new = _name(path, line, position), _name(path, lines[position + 1], position + 1)
+            if not (old or new):
+                raise PatchError(f"{path}, line {position + 1}: neither side names a file")
+            changes.append(FileChange(new or old or "", creates=old is None, deletes=new is None))
+            position += 2
+        elif line.startswith("@@ "):
+            if not changes:
+                raise PatchError(f"{path}, line {position + 1}: a hunk before any file name")
+            position = _parse_hunk(path, lines, position, changes[-1])
+        else:
+            position += 1
+    return changes
+
+
+def _name(path: Path, line: str, position: int) -> str | None:
+    """File name of a `---` or `+++` line without its first directory; None for /dev/null."""
+    name = line[4:].split("\t")[0].strip()
+    if name == "/dev/null":
+        return None
+    stripped = name.partition("/")[2]
+    if not stripped or ".." in stripped.split("/") or stripped.startswith("/"):
+        raise PatchError(f"{path}, line {position + 1}: '{name}' is not a path below a/ or b/")
+    return stripped
+
+
+def _parse_hunk(path: Path, lines: list[str], position: int, change: FileChange) -> int:
+    found = _HUNK.match(lines[position])
+    if not found:
+        raise PatchError(f"{path}, line {position + 1}: not a hunk header: {lines[position].strip()}")
+    hunk = Hunk(len(change.hunks) + 1, int(found[1]))
+    want_old, want_new = int(found[2] or 1), int(found[4] or 1)
+    position += 1
+    while (len(hunk.old) < want_old or len(hunk.new) < want_new) and position < len(lines):
+        kind, text = lines[position][:1], lines[position][1:]
+        if kind == "\n":  # an editor removed the blank of an empty context line
+            kind, text = " ", "\n"
+        if kind not in (" ", "-", "+"):
+            break
+        if kind != "+":
+            hunk.old.append(text)
+        if kind != "-":
+            hunk.new.append(text)
+        hunk.added += kind == "+"
+        hunk.removed += kind == "-"
+        position += 1
+    if len(hunk.old) != want_old or len(hunk.new) != want_new:
+        raise PatchError(
+            f"{path}, line {position + 1}: hunk {hunk.number} of {change.path} has {len(hunk.old)} old and "
+            f"{len(hunk.new)} new lines, its header says {want_old} and {want_new}; make the diff again"
+        )
+    if position < len(lines) and lines[position].startswith("\\"):  # no newline at the end of the file
+        for side in (hunk.old, hunk.new):
+            if side:
+                side[-1] = side[-1].rstrip("\n")
+        position += 1
+    change.hunks.append(hunk)
+    return position
+
+
+def read_series(directory: Path = PATCH_DIRECTORY) -> list[Path]:
+    """Paths of the patches of `directory/series`, in order. Raises PatchError for one that is missing."""
+    series = directory / "series"
+    paths = []
+    for number, line in enumerate(series.read_text().splitlines(), 1):
+        name = line.partition("#")[0].strip()
+        if not name:
+            continue
+        path = directory / name
+        if not path.is_file():
+            raise PatchError(f"{series}, line {number}: there is no patch '{name}'")
+        paths.append(path)
+    return paths
+
+
+def apply_patch(patch: Patch, directory: Path) -> None:
+    """Apply one patch to the tree at `directory`: all of it, or nothing and PatchError."""
+    results: dict[str, str | None] = {}
+    for change in patch.changes:
+        target = directory / change.path
+        before = results.get(change.path, _read(target) if target.is_file() else None)
+        if change.creates and before is not None:
+            raise _refusal(patch, change, 1, "the file that it creates exists already")
+        if not change.creates and before is None:
+            raise _refusal(patch, change, 1, "there is no such file")
+        after = _apply_hunks(patch, change, (before or "").splitlines(keepends=True))
+        results[change.path] = None if change.deletes else "".join(after)
+    for name, text in results.items():
+        target = directory / name
+        if text is None:
+            target.unlink()
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def _apply_hunks(patch: Patch, change: FileChange, lines: list[str]) -> list[str]:
+    result: list[str] = []
+    done = 0  # lines of the old file that are in the result
+    shift = 0  # how far the last hunk was from where its header says
+    for hunk in change.hunks:
+        # A hunk without old lines stands behind the line that its header names.
+        expected = hunk.old_start - (1 if hunk.old else 0) + shift
+        place = _find(lines, hunk.old, expected, done)
+        if place is None:
+            raise _refusal(patch, change, hunk.number, _mismatch(lines, hunk, expected))
+        shift += place - expected
+        result += lines[done:place] + hunk.new
+        done = place + len(hunk.old)
+    return result + lines[done:]
+
+
+def _find(lines: list[str], old: list[str], expected: int, first: int) -> int | None:
+    """Index at or behind `first`, nearest to `expected`, at which `old` lies in `lines`."""
+    places = range(first, len(lines) - len(old) + 1)
+    for place in sorted(places, key=lambda candidate: abs(candidate - expected)):
+        if lines[place : place + len(old)] == old:
+            return place
+    return None
+
+
+def _mismatch(lines: list[str], hunk: Hunk, expected: int) -> str:
+    for offset, line in enumerate(hunk.old):
+        found = lines[expected + offset] if 0 <= expected + offset < len(lines) else None
+        if found != line:
+            shown = "the end of the file" if found is None else repr(found.rstrip("\n"))
+            return f"line {expected + offset + 1} is {shown}, the patch expects {line.rstrip(chr(10))!r}"
+    return "its lines come before those of an earlier hunk"
+
+
+def _refusal(patch: Patch, change: FileChange, hunk: int, why: str) -> PatchError:
+    return PatchError(
+        f"{patch.path.name} does not apply: file {change.path}, hunk {hunk}: {why}; "
+        f"make the patch again for the current series ({PATCH_DIRECTORY / 'series'})"
+    )
+
+
+def apply_series(directory: Path, extra: Sequence[Path] = ()) -> list[str]:
+    """Apply the whole series, then `extra` patches, to the tree at `directory`; their file names."""
+    names = []
+    for path in [*read_series(), *extra]:
+        apply_patch(read_patch(path), directory)
+        names.append(path.name)
+    return names
+
+
+def planted_bugs() -> list[PlantedBug]:
+    """The patches of `kernel_patches/planted/`. Raises PatchError for a header without its fields."""
+    bugs = []
+    for path in sorted((PATCH_DIRECTORY / "planted").glob("*.patch")):
+        patch = read_patch(path)
+        for key in ("Name", "Subject", "Expected-invariant"):
+            if key not in patch.fields:
+                raise PatchError(f"{path}: the header has no '{key}:' field")
+        fields = patch.fields
+        bugs.append(PlantedBug(fields["Name"], fields["Subject"], fields["Expected-invariant"], path))
+    return bugs
+
+
+def line_counts() -> list[tuple[str, int, int]]:
+    """(file name, added lines, removed lines) of each patch of the series."""
+    return [(path.name, (patch := read_patch(path)).added, patch.removed) for path in read_series()]
+
+
+if __name__ == "__main__":
+    for name, added, removed in line_counts():
+        print(f"{name:44} +{added:<4} -{removed}")
