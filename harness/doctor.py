@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from harness.build.artefacts import PROJECT, cache_directory
 from harness.configs import MachineConfig
 from harness.errors import EnvironmentFailure, MissingPackage
-from harness.machine import confinement
+from harness.machine import confinement, version
 from harness.packages import Package, install_command, packages
 
 LOCK = PROJECT / "requirements.lock"
@@ -38,12 +37,6 @@ class Need:
     good: bool
     state: str
     remedy: str = ""
-
-
-def version_numbers(text: str) -> tuple[int, ...]:
-    """The first dotted number in a text, as integers; () if there is none."""
-    match = re.search(r"\d+(?:\.\d+)+", text)
-    return tuple(int(part) for part in match.group().split(".")) if match else ()
 
 
 def _output(*command: str) -> tuple[int, str]:
@@ -69,16 +62,17 @@ def _package(package: Package, config: MachineConfig) -> Need:
     if code != 0:
         remedy = install_command("--reinstall", package.name)
         return Need(package.command, False, f"{path} does not run: {first}", remedy)
-    if package.name == "qemu-system-arm":
-        needed = config.qemu.minimum_version
-        if version_numbers(first) < version_numbers(needed):
-            return Need(package.command, False, first, f"{needed} or newer is needed: {install_command(package.name)}")
+    if package.command == version.PROGRAM:
+        try:
+            version.check_version(config, path)
+        except EnvironmentFailure as problem:
+            return Need(package.command, False, first, str(problem))
     return Need(package.command, True, first)
 
 
 def _python() -> Iterator[Need]:
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    yield Need("python", sys.version_info >= (3, 11), f"{version} in {sys.prefix}", "3.11 or newer is needed")
+    running = ".".join(str(part) for part in sys.version_info[:3])
+    yield Need("python", sys.version_info >= (3, 11), f"{running} in {sys.prefix}", "3.11 or newer is needed")
     wrong = []
     for line in LOCK.read_text().splitlines():
         name, _, pinned = line.partition("==")

@@ -14,7 +14,7 @@ from harness.build.guests import build_root_task
 from harness.build.kernel import build_kernel
 from harness.build.plugin import build_plugin
 from harness.configs import MachineConfig
-from harness.machine.version import qemu_version
+from harness.machine.version import PROGRAM, check_version
 from harness.packages import tool
 
 
@@ -34,7 +34,7 @@ def build(config: MachineConfig, *, release: bool = False, extra_patches: Sequen
     `extra_patches` are applied on top of the series. Raises PatchError for a patch that does not
     apply, BuildFailure with the tool's output, MissingPackage for a tool that is not installed.
     """
-    version = qemu_version(tool("qemu-system-aarch64"))
+    version = check_version(config, tool(PROGRAM))
     kernel = build_kernel(config, release=release, extra_patches=extra_patches)
     guests = build_root_task(config, kernel)
     firmware = build_firmware(config)
