@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What every source of the firmware includes. The three generated headers come from
+ * harness/protocol.py (protocol.h), the machine config (machine.h), and the register list and
+ * smc.yaml (tables.h); harness/build/firmware.py writes them.
+ *
+ * All code runs at EL3 with its MMU off, from flash at address 0. Its data lies in the block of
+ * secure RAM that the machine config keeps for it.
+ */
+#pragma once
+#include "protocol.h"
+#include "machine.h"
+#include "tables.h"
+
+/* Exception classes (ESR_ELx bits 31:26) and the syndrome fields that are looked at. */
+#define ESR_CLASS_SHIFT         26
+#define ESR_CLASS_WAIT          0x01
+#define ESR_CLASS_SMC           0x17
+#define ESR_CLASS_SYSTEM        0x18
+#define ESR_SMC_IMMEDIATE       0xffff
+
+/*
+ * SCR_EL3: the lower levels are secure (NS=0) and AArch64 (RW), WFI traps here (TWI), so do
+ * S-EL1's accesses to the secure timer (ST=0). Interrupts stay with S-EL1. SIF is 0, since a
+ * normal-world guest's code lies in non-secure frames.
+ */
+#define SCR_RES1                (3 << 4)
+#define SCR_RW                  (1 << 10)
+#define SCR_TWI                 (1 << 12)
+#define SCR_VALUE               (SCR_RES1 | SCR_RW | SCR_TWI)
+
+/* SPSR_EL3 of the kernel's first instruction: EL1 with its own stack, all interrupts masked. */
+#define SPSR_EL1H_MASKED        0x3c5
+#define SPSR_LEVEL_SHIFT        2
+
+/* Set a register to a constant with as few moves as it needs. */
+.macro load register, value:vararg
+        movz    \register, #((\value) & 0xffff)
+    .if ((\value) >> 16) & 0xffff
+        movk    \register, #(((\value) >> 16) & 0xffff), lsl #16
+    .endif
+    .if ((\value) >> 32) & 0xffff
+        movk    \register, #(((\value) >> 32) & 0xffff), lsl #32
+    .endif
+    .if ((\value) >> 48) & 0xffff
+        movk    \register, #(((\value) >> 48) & 0xffff), lsl #48
+    .endif
+.endm
+
+/* Set a register to the address of a symbol. */
+.macro address register, symbol
+        adrp    \register, \symbol
+        add     \register, \register, :lo12:\symbol
+.endm
+
+.macro function name
+        .globl  \name
+        .type   \name, %function
+        .balign 4
+\name:
+.endm
+
+.macro endfunction name
+        .size   \name, . - \name
+.endm
+
+/* Store or load (the operation) the pairs x2-x15 and x18-x29 of an array of x0-x30. */
+.macro most_registers operation, base
+        \operation x2, x3, [\base, #8 * 2]
+        \operation x4, x5, [\base, #8 * 4]
+        \operation x6, x7, [\base, #8 * 6]
+        \operation x8, x9, [\base, #8 * 8]
+        \operation x10, x11, [\base, #8 * 10]
+        \operation x12, x13, [\base, #8 * 12]
+        \operation x14, x15, [\base, #8 * 14]
+        \operation x18, x19, [\base, #8 * 18]
+        \operation x20, x21, [\base, #8 * 20]
+        \operation x22, x23, [\base, #8 * 22]
+        \operation x24, x25, [\base, #8 * 24]
+        \operation x26, x27, [\base, #8 * 26]
+        \operation x28, x29, [\base, #8 * 28]
+.endm
+
+/*
+ * Keep the interrupted context's x0-x30 in the report and start over with an empty stack: for
+ * everything that ends in a park. Needs no stack, so that it works in any state. Leaves x19: report.
+ */
+.macro save_context
+        msr     tpidr_el3, x0
+        address x0, report + BW_REPORT_X
+        most_registers stp, x0
+        str     x1, [x0, #8]
+        stp     x16, x17, [x0, #8 * 16]
+        str     x30, [x0, #8 * 30]
+        mrs     x1, tpidr_el3
+        str     x1, [x0]
+        msr     tpidr_el3, xzr
+        address x0, stack_top
+        mov     sp, x0
+        address x19, report
+.endm

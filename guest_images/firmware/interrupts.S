@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The interrupt controller (GICv2) as the secure world sees it: saved at the snapshot, written back on request. */
+#include "firmware.h"
+
+/* Distributor */
+#define GICD_CTLR               0x000
+#define GICD_TYPER              0x004
+#define GICD_IGROUPR            0x080
+#define GICD_ISENABLER          0x100
+#define GICD_ISPENDR            0x200
+#define GICD_ISACTIVER          0x300
+#define GICD_IPRIORITYR         0x400
+#define GICD_ITARGETSR          0x800
+#define GICD_ICFGR              0xc00
+#define GICD_CPENDSGIR          0xf10
+#define GICD_SPENDSGIR          0xf20
+#define CLEAR_REGISTERS         0x080           /* from a register that sets bits to the one that clears them */
+/* CPU interface */
+#define GICC_CTLR               0x000
+#define GICC_PMR                0x004
+#define GICC_BPR                0x008
+#define GICC_ABPR               0x01c
+#define GICC_APR                0x0d0
+
+#define SOFTWARE_WORDS          4               /* 16 software interrupts, a byte each */
+#define TYPER_LINES_BITS        5
+
+/*
+ * All registers in the order of a restore, except the two controls. x25: distributor, x26: CPU
+ * interface, x27: number of groups of 32 interrupts; `plain` and `bits` get address, x28 for the
+ * count of words.
+ */
+.macro interrupt_registers plain, bits, software
+        mov     x28, x27
+        \plain  x25, GICD_IGROUPR
+        lsl     x28, x27, #3
+        \plain  x25, GICD_IPRIORITYR
+        \plain  x25, GICD_ITARGETSR
+        lsl     x28, x27, #1
+        \plain  x25, GICD_ICFGR
+        mov     x28, x27
+        \bits   x25, GICD_ISENABLER
+        \bits   x25, GICD_ISPENDR
+        \bits   x25, GICD_ISACTIVER
+        mov     x28, #SOFTWARE_WORDS
+        \software
+        \plain  x26, GICC_APR
+        mov     x28, #1
+        \plain  x26, GICC_PMR
+        \plain  x26, GICC_BPR
+        \plain  x26, GICC_ABPR
+.endm
+
+.macro call_with routine, base, offset
+        add     x0, \base, #\offset
+        bl      \routine
+.endm
+.macro save_plain base, offset
+        call_with save_words, \base, \offset
+.endm
+.macro restore_plain base, offset
+        call_with restore_words, \base, \offset
+.endm
+.macro restore_bits base, offset
+        call_with restore_set_and_clear, \base, \offset
+.endm
+.macro save_software
+        call_with save_words, x25, GICD_SPENDSGIR
+.endm
+.macro restore_software
+        call_with restore_software_pending, x25, GICD_SPENDSGIR
+.endm
+
+.macro interrupt_controller
+        load    x25, BW_REGION_GICD_BASE
+        load    x26, BW_REGION_GICC_BASE
+        ldr     w27, [x25, #GICD_TYPER]
+        ubfx    x27, x27, #0, #TYPER_LINES_BITS
+        add     x27, x27, #1
+        address x1, saved_interrupts
+.endm
+
+        .text
+/* Changes x0-x4, x25-x29. */
+function save_interrupts
+        mov     x29, x30
+        interrupt_controller
+        ldr     w2, [x25, #GICD_CTLR]
+        ldr     w3, [x26, #GICC_CTLR]
+        stp     w2, w3, [x1], #8
+        interrupt_registers save_plain, save_plain, save_software
+        ret     x29
+endfunction save_interrupts
+
+/* The same; the controller is off meanwhile. */
+function restore_interrupts
+        mov     x29, x30
+        interrupt_controller
+        str     wzr, [x26, #GICC_CTLR]
+        str     wzr, [x25, #GICD_CTLR]
+        add     x1, x1, #8
+        interrupt_registers restore_plain, restore_bits, restore_software
+        address x1, saved_interrupts
+        ldp     w2, w3, [x1]
+        str     w2, [x25, #GICD_CTLR]
+        str     w3, [x26, #GICC_CTLR]
+        ret     x29
+endfunction restore_interrupts
+
+/* x0: first register, x1: where the saved words are (moves on), x28: words. */
+function save_words
+        mov     x2, x28
+1:      ldr     w3, [x0], #4
+        str     w3, [x1], #4
+        subs    x2, x2, #1
+        b.ne    1b
+        ret
+endfunction save_words
+
+function restore_words
+        mov     x2, x28
+1:      ldr     w3, [x1], #4
+        str     w3, [x0], #4
+        subs    x2, x2, #1
+        b.ne    1b
+        ret
+endfunction restore_words
+
+/* x0: the first of the registers that set bits. */
+function restore_set_and_clear
+        mov     x2, x28
+1:      ldr     w3, [x1], #4
+        mvn     w4, w3
+        str     w4, [x0, #CLEAR_REGISTERS]
+        str     w3, [x0], #4
+        subs    x2, x2, #1
+        b.ne    1b
+        ret
+endfunction restore_set_and_clear
+
+function restore_software_pending
+        mov     x2, x28
+1:      ldr     w3, [x1], #4
+        mvn     w4, w3
+        str     w4, [x0, #(GICD_CPENDSGIR - GICD_SPENDSGIR)]
+        str     w3, [x0], #4
+        subs    x2, x2, #1
+        b.ne    1b
+        ret
+endfunction restore_software_pending

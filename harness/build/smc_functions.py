@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The SMC functions of a firmware, read from its description (`guest_images/firmware/smc.yaml`)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.build.artefacts import PROJECT
+from harness.errors import InputError
+
+SMC_DESCRIPTION = PROJECT / "guest_images" / "firmware" / "smc.yaml"
+
+FAST_CALL = 1 << 31
+CALL_64 = 1 << 30
+OWNER_SHIFT = 24
+OWNER_MASK = 0x3F
+NOT_SUPPORTED = (1 << 64) - 1
+"""What x0 holds after a call of a function that does not exist."""
+
+
+class Owner(StrEnum):
+    """Who defines a function: bits 29-24 of its identifier (SMC Calling Convention, Arm DEN 0028)."""
+
+    ARCH = "arch"
+    CPU = "cpu"
+    SIP = "sip"
+    OEM = "oem"
+    STANDARD = "standard"
+    HYPERVISOR = "hypervisor"
+    VENDOR_HYPERVISOR = "vendor-hypervisor"
+
+    @property
+    def number(self) -> int:
+        """The value of the identifier's owner bits."""
+        return list(Owner).index(self)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SmcArgument(_Strict):
+    """One argument: any word, or the identifier of a function."""
+
+    name: str
+    kind: Literal["word", "function"]
+
+
+class SmcFunction(_Strict):
+    """One function; the fields are explained in `smc.yaml`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    id: Annotated[int, Field(ge=0, lt=1 << 32)]
+    owner: Owner
+    width: Literal[32, 64]
+    arguments: Annotated[tuple[SmcArgument, ...], Field(max_length=6)] = ()
+    result: str
+    returns: Annotated[tuple[str, ...], Field(max_length=3)] = ()
+    found_by: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _id_says_the_same(self) -> SmcFunction:
+        if not self.id & FAST_CALL:
+            raise ValueError(f"id {self.id:#x} is not a fast call: bit 31 is 0")
+        if bool(self.id & CALL_64) != (self.width == 64):
+            raise ValueError(f"id {self.id:#x} and width {self.width} disagree: bit 30 says which")
+        if self.id >> OWNER_SHIFT & OWNER_MASK != self.owner.number:
+            raise ValueError(f"id {self.id:#x} does not belong to owner '{self.owner}': bits 29-24 say which")
+        return self
+
+
+class _Description(_Strict):
+    functions: tuple[SmcFunction, ...]
+
+    @model_validator(mode="after")
+    def _names_and_ids_are_unique(self) -> _Description:
+        names = [function.name for function in self.functions]
+        for function in self.functions:
+            if names.count(function.name) > 1:
+                raise ValueError(f"two functions are called '{function.name}'")
+            if sum(other.id == function.id for other in self.functions) > 1:
+                raise ValueError(f"two functions have the id {function.id:#x}")
+            for asked in function.found_by:
+                if asked not in names:
+                    raise ValueError(f"'{function.name}' is found_by '{asked}', which does not exist")
+        return self
+
+
+def load_smc_functions(path: Path = SMC_DESCRIPTION) -> tuple[SmcFunction, ...]:
+    """The functions that a description lists, in its order.
+
+    Raises InputError, whose message names the file and the field.
+    """
+    try:
+        data: Any = yaml.safe_load(path.read_text())
+        return _Description.model_validate(data).functions
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; name a description of SMC functions") from error
+    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def assembly_tables(functions: tuple[SmcFunction, ...]) -> str:
+    """Macros that apply an operation to each function, and to those that a FEATURES function finds."""
+    lines: list[str] = []
+
+    def macro(name: str, members: list[SmcFunction]) -> None:
+        lines.append(f".macro {name} operation")
+        lines.extend(f"\t\\operation {function.name}, {function.id:#x}" for function in members)
+        lines.append(".endm")
+
+    macro("smc_functions", list(functions))
+    for asked in functions:
+        if any(argument.kind == "function" for argument in asked.arguments):
+            macro(f"found_by_{asked.name}", [function for function in functions if asked.name in function.found_by])
+    return "\n".join(lines) + "\n"
