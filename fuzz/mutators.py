@@ -19,7 +19,6 @@ VICTIM_OFFSET = 1
 TARGET_OFFSET = 2
 ARGUMENTS_OFFSET = 4
 RAW_OFFSET = 20
-ARGUMENTS = 8
 RAW_SELECTOR = 0xFF
 """Low byte of a pool argument that stands for the record's raw 64-bit word."""
 
@@ -37,25 +36,31 @@ class Choice(StrEnum):
 
 @dataclass(frozen=True)
 class SlotShape:
-    """A slot argument: numbers of the object types that make sense there (none: any), and whether it is to be empty."""
+    """A slot argument: numbers of the slot types that make sense there (none: any).
+
+    `sure`: how likely a slot of these types is chosen. `first`: how likely the first one of its
+    type, which is the one that most calls succeed with.
+    """
 
     types: tuple[int, ...] = ()
-    empty: bool = False
+    sure: float = 0.66
+    first: float = 0.2
 
 
 @dataclass(frozen=True)
 class PoolShape:
-    """An argument from a pool of `size` values."""
+    """An argument from a pool of `size` values; `first`: how likely the first one, the usual value."""
 
     size: int
+    first: float = 0.0
 
 
 @dataclass(frozen=True)
 class CallShape:
-    """What a call takes: `weight` is how often it is chosen, relative to the others."""
+    """What a call takes: `weight` is how often it is chosen, relative to the others; 0: never."""
 
     name: str
-    target: SlotShape | None
+    target: SlotShape | PoolShape | None
     arguments: tuple[SlotShape | PoolShape, ...]
     weight: float = 1.0
 
@@ -64,12 +69,11 @@ class CallShape:
 class Shapes:
     """All that a typed mutator knows of the interface and of the snapshot.
 
-    `counts[v][t]`: how many slots of type number t victim v has; `empty[v]`: its empty slots.
+    `counts[v][t]`: how many slots of type number t victim v has.
     """
 
     calls: tuple[CallShape, ...]
     counts: tuple[tuple[int, ...], ...]
-    empty: tuple[tuple[int, ...], ...]
     slots: int = 128
 
 
@@ -97,7 +101,7 @@ class TypedMutator:
         self._seen: list[bytes] = []
         self._slot_offsets = tuple(slot_offsets(call) for call in shapes.calls)
         # Choosing from a list with repetitions is cheaper than weights.
-        finest = min(call.weight for call in shapes.calls)
+        finest = min(call.weight for call in shapes.calls if call.weight > 0)
         self._selectors = [n for n, call in enumerate(shapes.calls) for _ in range(round(call.weight / finest))]
         self._edits: tuple[Callable[[bytearray], None], ...] = (
             self._insert, self._insert, self._insert_pair, self._delete, self._replace, self._argument, self._argument,
@@ -143,41 +147,41 @@ class TypedMutator:
         record[0] = selector
         victim = record[VICTIM_OFFSET] = int(pick() * len(self._shapes.counts))
         if shape.target is not None:
-            record[TARGET_OFFSET : TARGET_OFFSET + 2] = self._slot(shape.target, victim, index)
-        for number, argument in enumerate(shape.arguments[:ARGUMENTS]):
+            record[TARGET_OFFSET : TARGET_OFFSET + 2] = self._selector(shape.target, victim, index)
+        for number, argument in enumerate(shape.arguments):
             place = ARGUMENTS_OFFSET + 2 * number
-            record[place : place + 2] = self._selector_bytes(argument, victim, index)
+            record[place : place + 2] = self._selector(argument, victim, index)
         record[RAW_OFFSET : RAW_OFFSET + 8] = self._word()
         return record
 
-    def _selector_bytes(self, shape: SlotShape | PoolShape, victim: int, index: int) -> bytes:
+    def _selector(self, shape: SlotShape | PoolShape, victim: int, index: int) -> bytes:
         if isinstance(shape, SlotShape):
             return self._slot(shape, victim, index)
         pick = self._random.random
         if shape.size == 0 or pick() < 0.02:
             return bytes((RAW_SELECTOR, 0))
+        if pick() < shape.first:
+            return bytes(2)
         return bytes((int(pick() * min(shape.size, RAW_SELECTOR)), 0))
 
     def _slot(self, shape: SlotShape, victim: int, index: int) -> bytes:
         """A slot selector: mostly of a fitting type, else the result of an earlier call, else anything."""
         pick = self._random.random
         chance = pick()
-        if shape.empty and chance < 0.85:
-            empty = self._shapes.empty[victim]
-            return bytes((LITERAL, empty[int(pick() * len(empty))] if empty else 0))
-        if chance < 0.25 and index:
-            # Recent calls are the likelier ones to have made what fits.
-            back = 1 + int(pick() * pick() * index)
-            return bytes((RESULT, min(index - back, 0xFF)))
-        if chance < 0.93:
-            counts = self._shapes.counts[victim]
-            types = shape.types if shape.types and pick() < 0.9 else range(len(counts))
-            if types:
-                number = types[int(pick() * len(types))]
-                return bytes((OF_TYPE | number << 2 & 0xFF, int(pick() * max(1, counts[number]))))
-        if chance < 0.995:
-            return bytes((LITERAL, int(pick() * self._shapes.slots)))
-        return bytes((RAW, 0))
+        counts = self._shapes.counts[victim]
+        if chance >= shape.sure:
+            if chance < 0.94 and index:
+                # Recent calls are the likelier ones to have made what fits.
+                back = 1 + int(pick() * pick() * index)
+                return bytes((RESULT, min(index - back, 0xFF)))
+            if chance >= 0.995:
+                return bytes((RAW, 0))
+            if chance >= 0.97:
+                return bytes((LITERAL, int(pick() * self._shapes.slots)))
+        types = shape.types or range(len(counts))
+        number = types[int(pick() * len(types))]
+        which = 0 if pick() < shape.first else int(pick() * counts[number])
+        return bytes((OF_TYPE | number << 2 & 0xFF, which))
 
     def _word(self) -> bytes:
         pick = self._random.random
@@ -252,11 +256,9 @@ class TypedMutator:
         index = self._place(program)
         shape = self._shape_at(program, index)
         if shape.arguments:
-            number = int(self._random.random() * min(len(shape.arguments), ARGUMENTS))
+            number = int(self._random.random() * len(shape.arguments))
             place = index * CALL_BYTES + ARGUMENTS_OFFSET + 2 * number
-            program[place : place + 2] = self._selector_bytes(
-                shape.arguments[number], self._victim_at(program, index), index
-            )
+            program[place : place + 2] = self._selector(shape.arguments[number], self._victim_at(program, index), index)
 
     def _target(self, program: bytearray) -> None:
         if not program:
@@ -265,7 +267,7 @@ class TypedMutator:
         target = self._shape_at(program, index).target
         if target is not None:
             place = index * CALL_BYTES + TARGET_OFFSET
-            program[place : place + 2] = self._slot(target, self._victim_at(program, index), index)
+            program[place : place + 2] = self._selector(target, self._victim_at(program, index), index)
 
     def _victim_at(self, program: bytearray, index: int) -> int:
         return program[index * CALL_BYTES + VICTIM_OFFSET] % len(self._shapes.counts)
@@ -308,22 +310,51 @@ class TypedMutator:
 
 def slot_offsets(shape: CallShape) -> tuple[int, ...]:
     """Where a call's record holds slot selectors."""
-    target = () if shape.target is None else (TARGET_OFFSET,)
+    target = (TARGET_OFFSET,) if isinstance(shape.target, SlotShape) else ()
     arguments = tuple(
         ARGUMENTS_OFFSET + 2 * number
-        for number, argument in enumerate(shape.arguments[:ARGUMENTS])
+        for number, argument in enumerate(shape.arguments)
         if isinstance(argument, SlotShape)
     )
     return target + arguments
 
 
-def mix_of(programs: Sequence[bytes]) -> Callable[[bytes, int, int], bytes]:
-    """A mutator that gives these programs in turn: for measurements with a fixed mix of calls."""
+Mutator = Callable[[bytes, int, int], bytes]
+"""What Atheris calls: data, maximum size, seed."""
+
+
+def restricted(change: Callable[..., bytes], shapes: Shapes) -> Mutator:
+    """A mutator whose calls are all of positive weight: other selectors are replaced.
+
+    `change` is another mutator or `atheris.Mutate`, which takes no seed.
+    """
+    allowed = [number for number, call in enumerate(shapes.calls) if call.weight > 0]
+    count = len(shapes.calls)
+    table = bytes(value if value % count in allowed else allowed[value % len(allowed)] for value in range(256))
+    takes_seed = isinstance(change, TypedMutator)
+
+    def restrict(data: bytes, maximum_bytes: int, seed: int) -> bytes:
+        program = bytearray(change(data, maximum_bytes, seed) if takes_seed else change(data, maximum_bytes))
+        program[::CALL_BYTES] = program[::CALL_BYTES].translate(table)
+        return bytes(program)
+
+    return restrict
+
+
+def mix_of(programs: Sequence[bytes], change: Mutator | None = None) -> Mutator:
+    """A mutator that gives these programs in turn, for measurements with a fixed mix of calls.
+
+    `change` does its work on each of them, and what it makes is thrown away: the measurement
+    includes what mutating costs.
+    """
     position = 0
 
     def next_program(data: bytes, maximum_bytes: int, seed: int) -> bytes:
         nonlocal position
         position += 1
-        return programs[position % len(programs)]
+        program = programs[position % len(programs)]
+        if change is not None:
+            change(program, maximum_bytes, seed)
+        return program
 
     return next_program

@@ -178,7 +178,9 @@ class Filer:
         """What the machine shows of the last execution: memory, consoles, registers, backtrace."""
         executor = self.judge.executor
         material.consoles = {"kernel": observation.console}
-        material.registers = {name: observation.report[name] for name in observation.report.dtype.names if name != "smc_log"}
+        material.registers = {
+            name: observation.report[name] for name in observation.report.dtype.names if name != "smc_log"
+        }
         material.backtrace = [str(frame) for frame in observation.backtrace]
         try:
             material.memory = executor.memory.image()

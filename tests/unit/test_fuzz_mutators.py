@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuzz.mutators import CallShape, PoolShape, Shapes, SlotShape, TypedMutator, mix_of
+from fuzz.mutators import CallShape, PoolShape, Shapes, SlotShape, TypedMutator, mix_of, restricted
 from harness.protocol import CALL_BYTES
 
+FREE = 3
 SHAPES = Shapes(
     calls=(
-        CallShape("Page_Map", SlotShape((1,)), (SlotShape((2,)), PoolShape(10), PoolShape(4))),
-        CallShape("Copy", SlotShape((0,)), (SlotShape(empty=True), PoolShape(3), SlotShape())),
+        CallShape("Page_Map", SlotShape((1,)), (SlotShape((2,)), PoolShape(10), PoolShape(4, first=0.8))),
+        CallShape("Copy", SlotShape((0,)), (SlotShape((FREE,), sure=0.85), PoolShape(3), SlotShape())),
         CallShape("Yield", None, (), weight=0.25),
     ),
-    counts=((1, 5, 2), (1, 3, 0)),
-    empty=((60, 61, 62), (70, 71)),
+    counts=((1, 5, 2, 60), (1, 3, 0, 70)),
 )
 
 
@@ -55,9 +55,21 @@ def test_arguments_fit_their_kinds_mostly() -> None:
     fitting = [call for call in maps if call[2] & 3 == 2 and call[2] >> 2 == 1 and call[3] < SHAPES.counts[call[1]][1]]
     assert len(fitting) > len(maps) / 2
     assert all(call[6] < 10 or call[6] == 0xFF for call in maps)
+    usual = [call for call in maps if call[8] == 0]
+    assert len(usual) > len(maps) * 0.8
     copies = [call for call in calls if call[0] == 1]
-    empty = [call for call in copies if call[4] & 3 == 0 and call[5] in SHAPES.empty[call[1]]]
-    assert len(empty) > len(copies) * 0.8
+    free = [call for call in copies if call[4] & 3 == 2 and call[4] >> 2 == FREE]
+    assert len(free) > len(copies) * 0.8
+
+
+def test_an_exclusive_target_makes_no_other_calls() -> None:
+    shapes = Shapes((SHAPES.calls[0], CallShape("never", None, (), weight=0.0), SHAPES.calls[2]), SHAPES.counts)
+    typed = TypedMutator(shapes, seed=1, maximum_calls=16)
+    assert 1 not in {typed.call(0)[0] for _ in range(300)}
+    native = restricted(lambda data, maximum: bytes(range(256)) * 2, shapes)
+    program = native(b"", 512, 0)
+    assert {selector % 3 for selector in program[::CALL_BYTES]} <= {0, 2}
+    assert program[1:CALL_BYTES] == bytes(range(1, CALL_BYTES))
 
 
 def test_inserting_and_deleting_keep_references_to_results() -> None:
@@ -77,8 +89,14 @@ def test_native_mutators_take_part() -> None:
 
 
 def test_a_mix_gives_its_programs_in_turn() -> None:
-    change = mix_of([b"a", b"b", b"c"])
-    assert sorted(change(b"", 10, 0) for _ in range(3)) == [b"a", b"b", b"c"]
+    asked: list[bytes] = []
+
+    def work(data: bytes, maximum: int, seed: int) -> bytes:
+        asked.append(data)
+        return b""
+
+    change = mix_of([b"a", b"b", b"c"], work)
+    assert sorted(change(b"", 10, 0) for _ in range(3)) == [b"a", b"b", b"c"] == sorted(asked)
 
 
 @pytest.mark.slow
