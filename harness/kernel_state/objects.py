@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Kernel objects behind capabilities: threads, boot information."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from harness.kernel_state.layout import Layout
+from harness.kernel_state.memory import MemoryImage, Ram, Words, read_optional
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Thread objects; one row a thread. `address`: u64[n], physical address of the object (its slots come first)."""
+
+    layout: Layout
+    ram: Ram
+    address: Words
+
+    def __len__(self) -> int:
+        return len(self.address)
+
+    @cached_property
+    def tcb(self) -> Words:
+        """Physical address of each tcb_t."""
+        return self.address + np.uint64(self.layout.tcb_offset)
+
+    def member(self, name: str, word: int = 0) -> Words:
+        """A member of tcb_t (u64 for each thread): word `word` of it."""
+        member = self.layout.struct("tcb")[name]
+        offset = member.offset + 8 * word - self.ram.base
+        return self.ram.words[((self.tcb + np.uint64(offset & ((1 << 64) - 1))) >> np.uint64(3)).astype(np.int64)]
+
+    def state(self, field: str) -> Words:
+        """A field of thread_state_t, such as `tsType`, `tcbQueued` or `blockingObject`."""
+        where = self.layout.block("thread_state")[field]
+        return where.of_word(self.member("tcbState", where.word))
+
+    def name(self, row: int) -> str:
+        """The name that a debug kernel keeps for a thread; empty otherwise."""
+        member = self.layout.struct("tcb").members.get("tcbName")
+        if member is None:
+            return ""
+        start = int(self.tcb[row]) + member.offset - self.ram.base
+        end = int(self.address[row]) + (1 << self.layout.tcb_bits) - self.ram.base
+        text = self.ram.words.view(np.uint8)[start:end].tobytes().split(b"\0")[0]
+        return text.decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class BootUntyped:
+    """An untyped capability of the boot information: physical address and binary logarithm of its bytes."""
+
+    slot: int
+    base: int
+    bits: int
+    device: bool
+    non_secure: bool
+
+
+@dataclass(frozen=True)
+class BootInfo:
+    """What the kernel told the initial thread (seL4_BootInfo)."""
+
+    address: int
+    fields: dict[str, int]
+    regions: dict[str, tuple[int, int]]
+    """Slot regions by name: first slot, slot behind the last."""
+    untypeds: tuple[BootUntyped, ...]
+
+
+def read_boot_info(layout: Layout, memory: MemoryImage, address: int) -> BootInfo | None:
+    """The boot information in the frame at a physical address; None if it cannot be one."""
+    struct = layout.struct("seL4_BootInfo")
+    data = read_optional(memory, address, struct.size)
+    if data is None:
+        return None
+
+    def number(offset: int, size: int) -> int:
+        return int.from_bytes(data[offset : offset + size], "little")
+
+    fields: dict[str, int] = {}
+    regions: dict[str, tuple[int, int]] = {}
+    for name, member in struct.members.items():
+        if member.type == "seL4_SlotRegion":
+            regions[name] = (number(member.offset, 8), number(member.offset + 8, 8))
+        elif not member.dimensions:
+            fields[name] = number(member.offset, member.size)
+    first, last = regions.get("untyped", (0, 0))
+    described = struct["untypedList"]
+    limit = described.dimensions[0] if described.dimensions else 0
+    if not 0 <= last - first <= limit:
+        return None
+    entry = layout.struct("seL4_UntypedDesc")
+    world = next((member for name, member in entry.members.items() if "nonsecure" in name.lower()), None)
+    found = []
+    for index in range(last - first):
+        start = described.offset + index * entry.size
+        values = {name: number(start + m.offset, m.size) for name, m in entry.members.items()}
+        non_secure = bool(number(start + world.offset, world.size)) if world else False
+        found.append(
+            BootUntyped(first + index, values["paddr"], values["sizeBits"], bool(values["isDevice"]), non_secure)
+        )
+    return BootInfo(address, fields, regions, tuple(found))

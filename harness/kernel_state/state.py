@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The kernel's state as typed tables, read from memory.
+
+Names are the kernel's own. All addresses are physical unless a name says otherwise. Memory
+may hold anything: walks are bounded, pointers that lead out of secure RAM are not followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from harness.configs import MachineConfig
+from harness.errors import ImageError
+from harness.kernel_state.capabilities import CapTable
+from harness.kernel_state.layout import Layout
+from harness.kernel_state.memory import MemoryImage, Ram, Words
+from harness.kernel_state.objects import BootInfo, Threads, read_boot_info
+from harness.kernel_state.page_tables import Walk, walk
+
+Array = np.ndarray[Any, Any]
+
+MAXIMUM_SLOTS = 1 << 19
+"""Bound of the search for slots: all of secure RAM."""
+_TTBR_ADDRESS = ((1 << 48) - 1) & ~1
+
+
+class ContainerKind(IntEnum):
+    """What holds slots."""
+
+    IRQ_NODE = 0
+    THREAD = 1
+    CNODE = 2
+    ZOMBIE = 3
+
+
+@dataclass(frozen=True)
+class Container:
+    """A run of slots: its kind, physical address and number of slots."""
+
+    kind: ContainerKind
+    address: int
+    slots: int
+
+
+@dataclass(frozen=True)
+class VSpaces:
+    """Address spaces.
+
+    `roots`: level-0 tables; `asids`: for each root, the ASIDs that lead to it; `live`: the root in TTBR0.
+    """
+
+    roots: tuple[int, ...]
+    asids: tuple[tuple[int, ...], ...]
+    live: int | None
+
+
+class KernelState:
+    """All that the kernel keeps, decoded lazily from one memory.
+
+    `report`: EL3's account of the park (harness.protocol.REPORT), for the live TTBRs; without it
+    they are taken from the kernel's globals. `hints`: containers of an earlier state of the same
+    machine, which save a search of all memory.
+
+    Raises ImageError if the memory does not hold the config's secure RAM.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        config: MachineConfig,
+        memory: MemoryImage,
+        *,
+        report: Any = None,
+        hints: Iterable[Container] = (),
+        ram: Ram | None = None,
+    ) -> None:
+        self.layout = layout
+        self.config = config
+        self.memory = memory
+        self.report = report
+        self.ram = ram if ram is not None else Ram(memory, config.secure_ram)
+        self._hints = tuple(hint for hint in hints if hint.kind in (ContainerKind.CNODE, ContainerKind.ZOMBIE))
+
+    # Globals
+
+    def global_word(self, name: str, index: int = 0) -> int:
+        """A word of a global variable of the kernel."""
+        return self.ram.word(self.layout.physical(self.layout.variable(name).address) + 8 * index)
+
+    def global_words(self, name: str) -> Words:
+        """All words of a global variable of the kernel."""
+        variable = self.layout.variable(name)
+        start = (self.layout.physical(variable.address) - self.ram.base) >> 3
+        return self.ram.words[start : start + variable.size // 8]
+
+    def global_address(self, name: str) -> int:
+        """Physical address of a global variable of the kernel."""
+        return self.layout.physical(self.layout.variable(name).address)
+
+    # Slots
+
+    def _thread_container(self, tcb_pointer: int) -> Container | None:
+        address = self.layout.physical(tcb_pointer) & -(1 << self.layout.tcb_bits)
+        if not self.ram.holds(address, 1 << self.layout.tcb_bits):
+            return None
+        return Container(ContainerKind.THREAD, address, self.layout.tcb_slots)
+
+    def _first_containers(self) -> list[Container]:
+        found = []
+        node = self.layout.physical(self.global_word("intStateIRQNode"))
+        size = len(self.global_words("intStateIRQTable"))
+        if self.ram.holds(node, size * self.layout.slot_bytes) and not node & (self.layout.slot_bytes - 1):
+            found.append(Container(ContainerKind.IRQ_NODE, node, size))
+        queues = self.global_words("ksReadyQueues")
+        pointers = [self.global_word("ksCurThread"), self.global_word("ksIdleThread")]
+        pointers += [int(pointer) for pointer in queues[queues != 0]]
+        for pointer in pointers:
+            container = self._thread_container(pointer)
+            if container is not None:
+                found.append(container)
+        return found
+
+    @cached_property
+    def _search(self) -> tuple[list[Container], CapTable]:
+        containers: list[Container] = []
+        known: set[tuple[int, int]] = set()
+        total = 0
+        waiting = self._first_containers()
+        pieces: list[CapTable] = []
+        hints = list(self._hints)
+        while True:
+            fresh = []
+            for container in waiting:
+                key = (container.address, container.slots)
+                if key not in known and total + container.slots <= MAXIMUM_SLOTS:
+                    known.add(key)
+                    total += container.slots
+                    fresh.append(container)
+            if fresh:
+                piece = self._read_slots(fresh, len(containers))
+                containers += fresh
+                pieces.append(piece)
+                waiting = self._containers_of(piece)
+                continue
+            table = self._join(pieces)
+            waiting = self._owners(containers, table, hints)
+            if not waiting:
+                break
+        return self._backed(containers, table)
+
+    def _read_slots(self, fresh: list[Container], first: int) -> CapTable:
+        bits = self.layout.slot_bits
+        starts = [(c.address - self.ram.base) >> bits for c in fresh]
+        words = [self.ram.slots[start : start + c.slots] for start, c in zip(starts, fresh, strict=True)]
+        all_words = np.concatenate(words) if len(words) > 1 else words[0]
+        used = np.flatnonzero(all_words[:, 0] | all_words[:, 1] | all_words[:, 2] | all_words[:, 3])
+        ends = np.cumsum([c.slots for c in fresh])
+        owner = np.searchsorted(ends, used, side="right")
+        index = used - (ends - [c.slots for c in fresh])[owner]
+        address = np.array([c.address for c in fresh], np.uint64)[owner] + (index.astype(np.uint64) << np.uint64(bits))
+        return CapTable(self.layout, address, all_words[used], owner + first, index)
+
+    def _containers_of(self, table: CapTable) -> list[Container]:
+        found = []
+        slot_bits = self.layout.slot_bits
+        cnodes, zombies = table.of("cnode_cap"), table.of("zombie_cap")
+        for rows, kind in ((cnodes, ContainerKind.CNODE), (zombies, ContainerKind.ZOMBIE)):
+            if not len(rows):
+                continue
+            is_thread = table.bits[rows] == self.layout.tcb_bits
+            for row, thread in zip(rows.tolist(), is_thread.tolist(), strict=True):
+                base, bits = int(table.base[row]), int(table.bits[row])
+                if not self.ram.holds(base, 1 << bits) or base & ((1 << bits) - 1):
+                    continue
+                if kind == ContainerKind.ZOMBIE and thread and self._zombie_thread(table, row):
+                    found.append(Container(ContainerKind.THREAD, base, self.layout.tcb_slots))
+                else:
+                    found.append(Container(kind, base, 1 << (bits - slot_bits)))
+        rows = table.of("thread_cap")
+        replies = table.of("reply_cap")
+        pointers = [self.layout.virtual(int(base)) for base in table.base[rows]]
+        if len(replies):
+            pointers += [int(p) for p in table.field("reply_cap", "capTCBPtr", replies)]
+        found += [c for c in map(self._thread_container, pointers) if c is not None]
+        return found
+
+    def _zombie_thread(self, table: CapTable, row: int) -> bool:
+        kind = self.layout.block("zombie_cap")["capZombieType"]
+        return bool(kind.get([int(word) for word in table.words[row, :2]]) & 32)
+
+    def _join(self, pieces: list[CapTable]) -> CapTable:
+        if len(pieces) == 1:
+            return pieces[0]
+        if not pieces:
+            empty, number = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+            return CapTable(self.layout, empty, np.zeros((0, 4), np.uint64), number, number)
+        return CapTable(
+            self.layout,
+            np.concatenate([p.address for p in pieces]),
+            np.concatenate([p.words for p in pieces]),
+            np.concatenate([p.container for p in pieces]),
+            np.concatenate([p.index for p in pieces]),
+        )
+
+    def _owners(self, containers: list[Container], table: CapTable, hints: list[Container]) -> list[Container]:
+        """CNodes that hold slots to which mapping database links lead, and which no capability found so far reaches."""
+        links = np.concatenate([table.next, table.previous])
+        links = links[links != 0]
+        starts = np.array(sorted(c.address for c in containers), np.uint64)
+        ends = {c.address: c.address + c.slots * self.layout.slot_bytes for c in containers}
+        if len(starts):
+            position = np.maximum(np.searchsorted(starts, links, side="right") - 1, 0)
+            end = np.array([ends[int(start)] for start in starts], np.uint64)
+            links = links[(links < starts[position]) | (links >= end[position])]
+        if not len(links) and any(c.kind == ContainerKind.CNODE for c in containers):
+            return []
+        found = []
+        for hint in list(hints):
+            hints.remove(hint)
+            inside = (links >= np.uint64(hint.address)) & (
+                links < np.uint64(hint.address + hint.slots * self.layout.slot_bytes)
+            )
+            if inside.any() or not len(links):
+                found.append(hint)
+        if found:
+            return found
+        return self._search_memory(links, {(c.address, c.slots) for c in containers})
+
+    def _search_memory(self, links: Words, known: set[tuple[int, int]]) -> list[Container]:
+        """CNode capabilities anywhere in secure RAM whose CNode holds themselves, as the initial thread's does."""
+        layout = self.layout
+        tag = layout.union("cap").tag
+        where = np.flatnonzero(tag.of_word(self.ram.slots[:, 0]) == np.uint64(layout.cap_types["cnode_cap"]))
+        address = np.uint64(self.ram.base) + (where.astype(np.uint64) << np.uint64(layout.slot_bits))
+        table = CapTable(layout, address, self.ram.slots[where], np.zeros(len(where), np.int64), where)
+        itself = np.flatnonzero((table.base <= address) & (address <= table.last))
+        found = []
+        for row in itself.tolist():
+            base, bits = int(table.base[row]), int(table.bits[row])
+            slots = 1 << max(0, bits - layout.slot_bits)
+            if (base, slots) in known or not self.ram.holds(base, 1 << bits) or base & ((1 << bits) - 1):
+                continue
+            if not len(links) or bool(((links >= table.base[row]) & (links <= table.last[row])).any()):
+                found.append(Container(ContainerKind.CNODE, base, slots))
+        return found[:1]
+
+    def _backed(self, containers: list[Container], table: CapTable) -> tuple[list[Container], CapTable]:
+        """Without containers that came from hints and that no capability names any more."""
+        rows = np.concatenate([table.of("cnode_cap"), table.of("zombie_cap")])
+        named = set(table.base[rows].tolist())
+        kept = [
+            i
+            for i, c in enumerate(containers)
+            if c.kind not in (ContainerKind.CNODE, ContainerKind.ZOMBIE) or c.address in named
+        ]
+        if len(kept) == len(containers):
+            return containers, table
+        position = np.full(len(containers), -1, np.int64)
+        position[kept] = np.arange(len(kept))
+        keep = position[table.container] >= 0
+        smaller = CapTable(
+            self.layout,
+            table.address[keep],
+            table.words[keep],
+            position[table.container[keep]],
+            table.index[keep],
+        )
+        return [containers[i] for i in kept], smaller
+
+    @property
+    def containers(self) -> list[Container]:
+        """Everything that holds slots: the IRQ node, threads, CNodes, and CNodes that are being deleted."""
+        return self._search[0]
+
+    @property
+    def caps(self) -> CapTable:
+        """All used slots."""
+        return self._search[1]
+
+    @cached_property
+    def slot_count(self) -> int:
+        """Slots of all containers, used or not."""
+        return sum(container.slots for container in self.containers)
+
+    # Objects
+
+    @cached_property
+    def threads(self) -> Threads:
+        """All threads, the idle thread included."""
+        addresses = sorted({c.address for c in self.containers if c.kind == ContainerKind.THREAD})
+        return Threads(self.layout, self.ram, np.array(addresses, np.uint64))
+
+    @cached_property
+    def boot_info(self) -> BootInfo | None:
+        """Boot information, found by the initial thread's CNode; None if it is gone."""
+        own, frame = self.layout.constant("seL4_CapInitThreadCNode"), self.layout.constant("seL4_CapBootInfoFrame")
+        caps = self.caps
+        for row in caps.of("cnode_cap")[caps.index[caps.of("cnode_cap")] == own].tolist():
+            if self.containers[int(caps.container[row])].address != int(caps.base[row]):
+                continue
+            slot = caps.rows_at(caps.base[row : row + 1] + np.uint64(frame << self.layout.slot_bits))
+            if slot[0] >= 0 and caps.type_name(int(slot[0])) == "frame_cap":
+                return read_boot_info(self.layout, self.memory, int(caps.base[slot[0]]))
+        return None
+
+    # Address spaces
+
+    @cached_property
+    def asid_pools(self) -> list[tuple[int, int]]:
+        """Index in armKSASIDTable and physical address of each ASID pool."""
+        table = self.global_words("armKSASIDTable")
+        return [(int(i), self.layout.physical(int(table[i]))) for i in np.flatnonzero(table)]
+
+    @cached_property
+    def asid_map(self) -> dict[int, int]:
+        """Physical address of the level-0 table of each ASID that has one."""
+        entries = self.layout.struct("asid_pool")["array"].dimensions[0]
+        found: dict[int, int] = {}
+        for index, address in self.asid_pools:
+            if self.ram.holds(address, 8 * entries) and not address & 7:
+                start = (address - self.ram.base) >> 3
+                pool = self.ram.words[start : start + entries]
+                for low in np.flatnonzero(pool).tolist():
+                    found[index * entries + low] = self.layout.physical(int(pool[low]))
+        return found
+
+    @cached_property
+    def vspaces(self) -> VSpaces:
+        """Address spaces that an ASID or TTBR0 leads to."""
+        by_root: dict[int, list[int]] = {}
+        for asid, root in self.asid_map.items():
+            by_root.setdefault(root, []).append(asid)
+        live: int | None = None
+        if self.report is not None:
+            live = int(self.report["ttbr0_el1"]) & _TTBR_ADDRESS
+            by_root.setdefault(live, [])
+        by_root.setdefault(self.global_address("armKSGlobalUserPGD"), [])
+        return VSpaces(tuple(by_root), tuple(tuple(asids) for asids in by_root.values()), live)
+
+    @cached_property
+    def user_walk(self) -> Walk:
+        """All valid entries of all address spaces."""
+        return walk(self.ram, self.vspaces.roots)
+
+    @cached_property
+    def kernel_root(self) -> int:
+        """Physical address of the level-0 table in TTBR1."""
+        if self.report is not None:
+            return int(self.report["ttbr1_el1"]) & _TTBR_ADDRESS
+        return self.global_address("armKSGlobalKernelPGD")
+
+    @cached_property
+    def kernel_walk(self) -> Walk:
+        """All valid entries of the kernel's own window."""
+        return walk(self.ram, [self.kernel_root], upper=True)
+
+    def thread_slot(self, name: str) -> Words:
+        """Addresses of one slot (`tcbCTable`, `tcbVTable`, `tcbBuffer` ...) of all threads."""
+        index = self.layout.constant(name)
+        return self.threads.address + np.uint64(index << self.layout.slot_bits)
+
+
+def open_state(layout: Layout, config: MachineConfig, memory: MemoryImage, report: Any = None) -> KernelState:
+    """A kernel state whose slots were found; ImageError if the memory holds no kernel state at all."""
+    state = KernelState(layout, config, memory, report=report)
+    if not any(container.kind == ContainerKind.CNODE for container in state.containers):
+        raise ImageError("the memory holds no CNode: it is not of this kernel build, or the kernel has not booted")
+    return state
