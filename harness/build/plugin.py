@@ -15,7 +15,7 @@ from harness.errors import BuildFailure, OutputError
 from harness.packages import tool
 
 SOURCES = Path(__file__).resolve().parent.parent / "machine" / "plugin"
-_FLAGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O3", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread")
+_FLAGS = ("-std=gnu11", "-Wall", "-Wextra", "-O3", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread")
 
 
 def plugin_api(qemu_version: tuple[int, ...]) -> int:

@@ -7,27 +7,38 @@ and the text of one program is found by its offset. One that is typed into is a 
 
 from __future__ import annotations
 
+import codecs
 import os
 import socket
 import time
+from typing import TYPE_CHECKING, TypeAlias
 
 from pexpect import EOF, TIMEOUT
 from pexpect.fdpexpect import fdspawn
 from pexpect.spawnbase import SpawnBase
 
-_ENCODING = {"encoding": "utf-8", "codec_errors": "backslashreplace"}
+if TYPE_CHECKING:
+    # The library's classes are generic in its type stubs only.
+    _Spawn: TypeAlias = SpawnBase[str]
+    _DescriptorSpawn: TypeAlias = fdspawn[str]
+else:
+    _Spawn = SpawnBase
+    _DescriptorSpawn = fdspawn
+
+_ERRORS = "backslashreplace"
 _POLL_SECONDS = 0.005
 KEEP_BYTES = 1 << 20
 """Console text that is kept; trim() drops what is older."""
 
 
-class PrintedConsole(SpawnBase):  # type: ignore[misc]
+class PrintedConsole(_Spawn):
     """A console that the guest only prints to."""
 
     def __init__(self) -> None:
-        super().__init__(timeout=10, **_ENCODING)
+        super().__init__(timeout=10, encoding="utf-8", codec_errors=_ERRORS)
         self.fd = os.memfd_create("console", os.MFD_CLOEXEC)
         self._offset = 0
+        self._incremental = codecs.getincrementaldecoder("utf-8")(_ERRORS)
 
     def size(self) -> int:
         """Bytes printed so far (since the last trim)."""
@@ -36,7 +47,7 @@ class PrintedConsole(SpawnBase):  # type: ignore[misc]
     def text(self, start: int = 0) -> str:
         """What was printed from byte offset `start` on."""
         data = os.pread(self.fd, max(self.size() - start, 0), start)
-        return data.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+        return data.decode("utf-8", _ERRORS).replace("\r\n", "\n")
 
     def trim(self) -> None:
         """Forget everything printed so far."""
@@ -54,9 +65,7 @@ class PrintedConsole(SpawnBase):  # type: ignore[misc]
             data = os.pread(self.fd, size, self._offset)
             if data:
                 self._offset += len(data)
-                text: str = self._decoder.decode(data, final=False)
-                self._log(text, "read")
-                return text
+                return self._incremental.decode(data)
             if deadline is not None and time.monotonic() >= deadline:
                 raise TIMEOUT("no text")
             time.sleep(_POLL_SECONDS)
@@ -68,11 +77,11 @@ class PrintedConsole(SpawnBase):  # type: ignore[misc]
             self.closed = True
 
 
-class SocketConsole(fdspawn):  # type: ignore[misc]
+class SocketConsole(_DescriptorSpawn):
     """A console that can be typed into; `text()` is all that was printed."""
 
     def __init__(self, connection: socket.socket) -> None:
-        super().__init__(connection.fileno(), timeout=10, use_poll=True, **_ENCODING)
+        super().__init__(connection.fileno(), timeout=10, use_poll=True, encoding="utf-8", codec_errors=_ERRORS)
         self._socket = connection
         self._text: list[str] = []
 

@@ -40,7 +40,7 @@ class SharedMemory:
         self.size = size
         self.fd = os.memfd_create(name, os.MFD_CLOEXEC)
         os.ftruncate(self.fd, size)
-        self.map = mmap.mmap(self.fd, size, flags=mmap.MAP_SHARED | mmap.MAP_NORESERVE)
+        self.map = mmap.mmap(self.fd, size, flags=mmap.MAP_SHARED)
         self.bytes: Bytes = np.frombuffer(self.map, np.uint8)
 
     @property
@@ -82,8 +82,7 @@ class SharedMemory:
 
 def _used_pages(data: Bytes) -> npt.NDArray[np.bool_]:
     """Which pages of some whole pages hold anything but zeros."""
-    used: npt.NDArray[np.bool_] = data.view(np.uint64).reshape(-1, PAGE // 8).any(axis=1)
-    return used
+    return np.asarray(data.view(np.uint64).reshape(-1, PAGE // 8).any(axis=1), np.bool_)
 
 
 def _runs(indices: npt.NDArray[np.intp]) -> Iterator[tuple[int, int]]:
@@ -133,7 +132,7 @@ class MachineMemory:
         """
         for bank, shared in ((self.secure_bank, self.secure), (self.normal_bank, self.normal)):
             offset = address - bank.base
-            if 0 <= offset and offset + size <= bank.size:
+            if offset >= 0 and offset + size <= bank.size:
                 return shared.bytes[offset : offset + size]
         raise ImageError(f"no RAM at [{address:#x}, {address + size:#x})")
 
@@ -225,7 +224,7 @@ class Image:
                     if name.startswith("part_")
                 }
         except Exception as error:
-            # A damaged archive can raise nearly anything: zipfile, zlib, numpy and struct each have errors of their own.
+            # A damaged archive can raise nearly anything: zipfile, zlib and numpy each have errors of their own.
             raise ImageError(f"not a memory image: {error}") from error
         return cls(image_banks, parts)
 
