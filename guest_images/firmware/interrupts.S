@@ -138,12 +138,18 @@ function restore_set_and_clear
         ret
 endfunction restore_set_and_clear
 
+/*
+ * The same for software interrupts, a byte each. What was not pending is not written: QEMU makes an
+ * interrupt pending when 0 is written to its byte of the register that sets, and ends when it is taken.
+ */
 function restore_software_pending
-        mov     x2, x28
-1:      ldr     w3, [x1], #4
+        lsl     x2, x28, #2
+1:      ldrb    w3, [x1], #1
         mvn     w4, w3
-        str     w4, [x0, #(GICD_CPENDSGIR - GICD_SPENDSGIR)]
-        str     w3, [x0], #4
+        strb    w4, [x0, #(GICD_CPENDSGIR - GICD_SPENDSGIR)]
+        cbz     w3, 2f
+        strb    w3, [x0]
+2:      add     x0, x0, #1
         subs    x2, x2, #1
         b.ne    1b
         ret
