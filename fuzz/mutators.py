@@ -13,17 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.programs.encodings import RAW_OFFSET, TARGET_OFFSET, SlotMode, argument_offset
+from harness.programs.pools import RAW_SELECTOR
 from harness.protocol import CALL_BYTES
 
 VICTIM_OFFSET = 1
-TARGET_OFFSET = 2
-ARGUMENTS_OFFSET = 4
-RAW_OFFSET = 20
-RAW_SELECTOR = 0xFF
-"""Low byte of a pool argument that stands for the record's raw 64-bit word."""
-
-LITERAL, RESULT, OF_TYPE, RAW = range(4)
-"""What the low two bits of a slot selector choose."""
+LITERAL, RESULT, OF_TYPE, RAW = (int(mode) for mode in (SlotMode.LITERAL, SlotMode.RESULT, SlotMode.TYPE, SlotMode.RAW))
 
 
 class Choice(StrEnum):
@@ -49,10 +44,14 @@ class SlotShape:
 
 @dataclass(frozen=True)
 class PoolShape:
-    """An argument from a pool of `size` values; `first`: how likely the first one, the usual value."""
+    """An argument from a pool of `size` values; `first`: how likely the first one, the usual value.
+
+    `steps`: it fills many words, whose values step through the pool.
+    """
 
     size: int
     first: float = 0.0
+    steps: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ class TypedMutator:
         if shape.target is not None:
             record[TARGET_OFFSET : TARGET_OFFSET + 2] = self._selector(shape.target, victim, index)
         for number, argument in enumerate(shape.arguments):
-            place = ARGUMENTS_OFFSET + 2 * number
+            place = argument_offset(number)
             record[place : place + 2] = self._selector(argument, victim, index)
         record[RAW_OFFSET : RAW_OFFSET + 8] = self._word()
         return record
@@ -162,7 +161,7 @@ class TypedMutator:
             return bytes((RAW_SELECTOR, 0))
         if pick() < shape.first:
             return bytes(2)
-        return bytes((int(pick() * min(shape.size, RAW_SELECTOR)), 0))
+        return bytes((int(pick() * min(shape.size, RAW_SELECTOR)), int(pick() * shape.size) if shape.steps else 0))
 
     def _slot(self, shape: SlotShape, victim: int, index: int) -> bytes:
         """A slot selector: mostly of a fitting type, else the result of an earlier call, else anything."""
@@ -257,7 +256,7 @@ class TypedMutator:
         shape = self._shape_at(program, index)
         if shape.arguments:
             number = int(self._random.random() * len(shape.arguments))
-            place = index * CALL_BYTES + ARGUMENTS_OFFSET + 2 * number
+            place = index * CALL_BYTES + argument_offset(number)
             program[place : place + 2] = self._selector(shape.arguments[number], self._victim_at(program, index), index)
 
     def _target(self, program: bytearray) -> None:
@@ -312,9 +311,7 @@ def slot_offsets(shape: CallShape) -> tuple[int, ...]:
     """Where a call's record holds slot selectors."""
     target = (TARGET_OFFSET,) if isinstance(shape.target, SlotShape) else ()
     arguments = tuple(
-        ARGUMENTS_OFFSET + 2 * number
-        for number, argument in enumerate(shape.arguments)
-        if isinstance(argument, SlotShape)
+        argument_offset(number) for number, argument in enumerate(shape.arguments) if isinstance(argument, SlotShape)
     )
     return target + arguments
 

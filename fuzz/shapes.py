@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from fuzz.mutators import CallShape, PoolShape, Shapes, SlotShape
 from fuzz.targets import Target
-from harness.programs.interfaces import Action, CallType, Interface, Parameter
-from harness.programs.population import SLOT_TYPES, Population
+from harness.programs.descriptions import Action, CallType, Parameter
+from harness.programs.interfaces import Interface
+from harness.programs.population import SLOT_TYPES
 
 SLOT = "slot"
 FREE = "free"
@@ -70,7 +71,8 @@ def _target(call: CallType, interface: Interface) -> SlotShape | PoolShape | Non
 
 def _argument(parameter: Parameter, interface: Interface) -> SlotShape | PoolShape:
     if parameter.kind != SLOT:
-        return PoolShape(len(interface.pools[parameter.kind].values), _USUAL_FIRST.get(parameter.kind, 0.0))
+        values = interface.pools[parameter.kind].values
+        return PoolShape(len(values), _USUAL_FIRST.get(parameter.kind, 0.0), parameter.words > 1)
     if parameter.destination:
         return slot_shape((FREE,), sure=0.9)
     types = _BY_NAME.get(parameter.name) or _BY_INTERFACE.get(parameter.type, ())
@@ -79,8 +81,9 @@ def _argument(parameter: Parameter, interface: Interface) -> SlotShape | PoolSha
     return SlotShape(tuple(number for number, name in enumerate(SLOT_TYPES) if name != FREE))
 
 
-def shapes_of(interface: Interface, population: Population, target: Target) -> Shapes:
+def shapes_of(interface: Interface, target: Target) -> Shapes:
     """What a target's typed mutators know."""
+    population = interface.population
     calls = tuple(
         CallShape(
             call.name,

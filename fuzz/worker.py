@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fuzz import libfuzzer
 from fuzz.messages import Found, Message, Progress, Ready, Repeated, Trouble, WorkerSettings
-from fuzz.mutators import Choice, TypedMutator, mix_of, restricted
+from fuzz.mutators import Choice, Mutator, TypedMutator, mix_of, restricted
 from fuzz.shapes import shapes_of
 from fuzz.statistics import CallStatistics, Totals
 from fuzz.targets import load_target
@@ -36,7 +36,6 @@ from harness.findings.signature import Signature, Symptom
 from harness.invariants.registry import Checker, CheckReport
 from harness.kernel_state.layout import Layout
 from harness.programs.interfaces import Interface
-from harness.programs.population import Population
 from harness.protocol import CALL_BYTES
 
 PROGRESS_SECONDS = 0.5
@@ -106,14 +105,14 @@ class Worker:
             seed=settings.seed, maximum_bytes=maximum, corpus=settings.corpus, artefact_prefix=f"{settings.log}."
         )
         target = load_target(settings.target)
-        shapes = shapes_of(self.interface, Population.load(), target)
+        shapes = shapes_of(self.interface, target)
         typed = TypedMutator(
             shapes,
             seed=settings.seed,
             maximum_calls=settings.maximum_calls,
             native=atheris.Mutate if settings.mutators is Choice.BOTH else None,
         )
-        mutator = None if settings.mutators is Choice.NATIVE else typed
+        mutator: Mutator | None = None if settings.mutators is Choice.NATIVE else typed
         if target.exclusive:
             mutator = restricted(mutator or atheris.Mutate, shapes)
         if settings.mix:

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
 from harness.errors import MachineError
 from harness.findings.bundle import Finding, Material, write_bundle
 from harness.findings.judge import HARNESS_DEFECT, Judge, Verdict
-from harness.findings.minimise import Limits, remove_items
+from harness.findings.minimise import Limits, remove_items, subset
 from harness.findings.signature import (
     BEFORE_ANY_CALL,
     NOWHERE,
@@ -23,10 +26,13 @@ from harness.findings.signature import (
     signature_of,
 )
 from harness.programs.program import Program
-from harness.protocol import CALL_BYTES, MAXIMUM_CALLS
+from harness.programs.yaml import format_call
+from harness.protocol import CALL_BYTES, MAXIMUM_CALLS, CallState
 
 if TYPE_CHECKING:
     from harness.build.artefacts import Artefacts
+    from harness.execution.observation import Observation
+    from harness.machine.qemu import Qemu
     from harness.programs.interfaces import Interface
 
 REPEATS = 3
@@ -131,7 +137,7 @@ class Filer:
 
     def _subset(self, program: bytes, indices: list[int]) -> bytes:
         """The calls with these indices; what they take from earlier calls' results stays the same."""
-        return Program.from_bytes(program, self.interface).subset(indices).to_bytes()
+        return subset(Program.from_bytes(program, self.interface), indices).to_bytes()
 
     def file(self, reduced: Reduced, origin: Origin) -> tuple[Path, bool]:
         """Write the finding; returns its directory and whether it is new there."""
@@ -174,7 +180,7 @@ class Filer:
             self._add_machine(material, observation)
         return write_bundle(self.directory, finding, material)
 
-    def _add_machine(self, material: Material, observation: Any) -> None:
+    def _add_machine(self, material: Material, observation: Observation) -> None:
         """What the machine shows of the last execution: memory, consoles, registers, backtrace."""
         executor = self.judge.executor
         material.consoles = {"kernel": observation.console}
@@ -188,21 +194,21 @@ class Filer:
             material.memory = None  # the machine died of the program: nothing to read is a fact, too
 
 
-def decoded_calls(program: Program, results: Any) -> list[dict[str, Any]]:
-    """Each call with what it returned, for people."""
+def decoded_calls(program: Program, results: NDArray[np.void] | None) -> list[dict[str, Any]]:
+    """Each call with what became of it, for people: the fields of its YAML form, state and error."""
     rows: list[dict[str, Any]] = []
     for index, call in enumerate(program.calls):
-        row: dict[str, Any] = {"index": index, "call": str(call)}
+        row: dict[str, Any] = {"index": index, **yaml.safe_load(format_call(call, program.interface))[0]}
         if results is not None and index < len(results):
-            row["state"] = int(results[index]["state"])
+            row["state"] = CallState(int(results[index]["state"])).name.lower()
             row["error"] = int(results[index]["error"])
         rows.append(row)
     return rows
 
 
-def versions(machine: Any) -> Mapping[str, str]:
+def versions(machine: Qemu) -> dict[str, str]:
     """Versions of what a finding may depend on beside the hashed build."""
-    found = {"python": platform.python_version(), "qemu": str(getattr(machine, "version", "unknown"))}
+    found = {"python": platform.python_version(), "qemu": ".".join(map(str, machine.version))}
     for package in ("bothworlds", "atheris", "numpy"):
         try:
             found[package] = version(package)
