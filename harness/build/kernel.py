@@ -141,7 +141,7 @@ def build_kernel(config: MachineConfig, *, release: bool = False, extra_patches:
     patches_hash = _sha256(part for path in patches for part in (path.name.encode(), path.read_bytes()))
     options = kernel_options(config, release=release)
     regions = platform_regions(config)
-    code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("[kp]*.py"))]
+    code = [Path(__file__).with_name(name).read_bytes() for name in ("kernel.py", "patches.py")]
     inputs = [pinned_package()[1], patches_hash, json.dumps(options, sort_keys=True), regions, _tools(), release]
     key = _sha256([repr(inputs).encode(), *code])
     directory = publish(
