@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
 
 from harness import protocol
 from harness.build.cache import publish
 from harness.build.firmware import FirmwareBuild
 from harness.configs import MachineConfig
 from harness.errors import BuildFailure, ImageError, ProgramError
+from harness.kernel_state.elf import Elf
 
 BLOCK = 1 << 21
 """Bytes that one entry of the boot tables maps."""
@@ -65,25 +64,19 @@ def load_image(path: Path) -> LoadedImage:
     Raises ImageError if it cannot be read, has none, or its segments do not lie as far apart in
     physical as in virtual memory.
     """
-    try:
-        with path.open("rb") as file:
-            elf = ELFFile(file)
-            segments = [s for s in elf.iter_segments("PT_LOAD") if s["p_memsz"]]
-            entry = int(elf["e_entry"])
-            data = [s.data() for s in segments]
-    except (OSError, ELFError) as error:
-        raise ImageError(f"{path}: not a readable ELF file ({error}); build it again") from error
+    elf = Elf(path)
+    segments = [segment for segment in elf.segments if segment.memory_bytes]
     if not segments:
         raise ImageError(f"{path}: no loadable segment; build it again")
-    if len({s["p_paddr"] - s["p_vaddr"] for s in segments}) > 1:
+    if len({segment.physical - segment.virtual for segment in segments}) > 1:
         raise ImageError(f"{path}: segments lie differently in physical and in virtual memory; check its linker script")
-    physical = min(s["p_paddr"] for s in segments)
-    contents = bytearray(max(s["p_paddr"] + s["p_filesz"] for s in segments) - physical)
-    for segment, piece in zip(segments, data, strict=True):
-        start = segment["p_paddr"] - physical
-        contents[start : start + len(piece)] = piece
-    memory = max(s["p_paddr"] + s["p_memsz"] for s in segments) - physical
-    return LoadedImage(bytes(contents), physical, min(s["p_vaddr"] for s in segments), memory, entry)
+    physical = min(segment.physical for segment in segments)
+    contents = bytearray(max(segment.physical + len(segment.data) for segment in segments) - physical)
+    for segment in segments:
+        start = segment.physical - physical
+        contents[start : start + len(segment.data)] = segment.data
+    memory = max(segment.physical + segment.memory_bytes for segment in segments) - physical
+    return LoadedImage(bytes(contents), physical, min(segment.virtual for segment in segments), memory, elf.entry)
 
 
 def build_flash(
