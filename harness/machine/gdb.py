@@ -18,13 +18,13 @@ from typing import Any
 
 from pygdbmi import gdbmiparser
 
-from harness.errors import MachineLost
+from harness.errors import MachineError, MachineLost
 from harness.packages import tool
 
 _RESULTS = {"done", "running", "connected", "error", "exit"}
 
 
-class GdbError(MachineLost):
+class GdbError(MachineError):
     """Gdb refused a command; the message is gdb's."""
 
 
@@ -45,7 +45,7 @@ class Gdb:
         self._selector.register(self._output, selectors.EVENT_READ)
         self._pending = b""
         self._token = 0
-        for setting in ("confirm off", "pagination off", "width 0", "architecture aarch64", "tcp auto-retry off"):
+        for setting in ("confirm off", "pagination off", "width 0", "architecture aarch64", "output-radix 16"):
             self.execute(f"-gdb-set {setting}")
         for index, path in enumerate(symbols):
             # gdb/MI has no command that adds a second symbol file.
@@ -92,7 +92,7 @@ class Gdb:
 
     def evaluate(self, expression: str) -> str:
         """Value of an expression, in hexadecimal if it is a number."""
-        text: str = self.execute(f"-data-evaluate-expression {_quote('/x ' + expression)}")["value"]
+        text: str = self.execute(f"-data-evaluate-expression {_quote(expression)}")["value"]
         return text
 
     def backtrace(self) -> str:

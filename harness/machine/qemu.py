@@ -33,6 +33,8 @@ from harness.machine.qmp import Qmp
 from harness.machine.version import PROGRAM, check_version
 from harness.packages import install_command, tool
 
+Words = np.ndarray[Any, np.dtype[np.uint64]]
+
 _END_SECONDS = 5.0
 
 
@@ -64,7 +66,8 @@ class QemuSettings:
 class Shared:
     """Memory that outlives a QEMU, so that a new one can take the place of a lost one.
 
-    `blocks` pairs leader addresses with block indices, u64[n, 2], sorted by address.
+    `blocks` pairs leader addresses with block indices, u64[counted, 2], sorted by address; `coverage` holds one
+    counter for each of `block_count` blocks.
     """
 
     memory: MachineMemory
@@ -72,6 +75,7 @@ class Shared:
     coverage: SharedMemory | None = None
     blocks: SharedMemory | None = None
     block_count: int = 0
+    counted: int = 0
 
     def close(self) -> None:
         """Release all of it."""
@@ -81,17 +85,21 @@ class Shared:
                 part.close()
 
     @classmethod
-    def create(cls, artefacts: Artefacts, addresses: np.ndarray[Any, Any] | None = None) -> Shared:
-        """Shared memory for a build; `addresses` (u64[n]) are the leaders of blocks to count, None for no coverage."""
-        control = SharedMemory("control", protocol.CONTROL_BYTES)
-        shared = cls(MachineMemory(artefacts.config), control)
-        if addresses is not None and len(addresses):
-            order = np.argsort(addresses, kind="stable").astype(np.uint64)
-            table = np.stack([np.asarray(addresses, np.uint64)[order], order], axis=1)
-            shared.block_count = len(order)
+    def create(cls, artefacts: Artefacts, leaders: Words | None = None, counted: Words | None = None) -> Shared:
+        """Shared memory for a build.
+
+        `leaders`: u64[n], addresses of the static blocks; `counted`: indices of those to count, None for no coverage.
+        """
+        shared = cls(MachineMemory(artefacts.config), SharedMemory("control", protocol.CONTROL_BYTES))
+        if leaders is not None and counted is not None and len(counted):
+            indices = np.asarray(counted, np.uint64)
+            table = np.stack([np.asarray(leaders, np.uint64)[indices], indices], axis=1)
+            table = np.ascontiguousarray(table[np.argsort(table[:, 0], kind="stable")])
+            shared.counted = len(table)
+            shared.block_count = len(leaders)
             shared.blocks = SharedMemory("blocks", table.nbytes)
             shared.blocks.bytes[:] = table.reshape(-1).view(np.uint8)
-            shared.coverage = SharedMemory("coverage", (len(order) + 7) & -8)
+            shared.coverage = SharedMemory("coverage", (len(leaders) + 7) & -8)
         return shared
 
 
@@ -232,6 +240,7 @@ class Qemu:
         }
         if shared.coverage is not None and shared.blocks is not None:
             values |= {"blocks_file": shared.blocks.fd, "coverage": shared.coverage.fd, "blocks": shared.block_count}
+            values["leaders"] = shared.counted
         return ",".join(f"{name}={value:#x}" for name, value in values.items())
 
     def _find_pid(self) -> int:

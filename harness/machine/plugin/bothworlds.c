@@ -37,7 +37,7 @@ EXPORT int qemu_plugin_version = PLUGIN_API;
 
 /* Given on the command line as name=number; descriptors are inherited. */
 static uint64_t control_fd, secure_fd, normal_fd, lifeline_fd, blocks_fd, coverage_fd;
-static uint64_t blocks;                          /* counters of static basic blocks */
+static uint64_t blocks, leader_count;            /* static basic blocks, and those of them to count */
 static uint64_t secure_base, secure_size;        /* physical */
 static uint64_t normal_base, normal_size;        /* physical */
 static uint64_t window;                          /* virtual address at which the kernel sees secure_base */
@@ -48,7 +48,7 @@ static uint64_t park_address;
 
 static const struct { const char *name; uint64_t *value; } parameters[] = {
     {"control", &control_fd}, {"secure", &secure_fd}, {"normal", &normal_fd}, {"lifeline", &lifeline_fd},
-    {"blocks_file", &blocks_fd}, {"coverage", &coverage_fd}, {"blocks", &blocks},
+    {"blocks_file", &blocks_fd}, {"coverage", &coverage_fd}, {"blocks", &blocks}, {"leaders", &leader_count},
     {"secure_base", &secure_base}, {"secure_size", &secure_size},
     {"normal_base", &normal_base}, {"normal_size", &normal_size}, {"window", &window},
     {"firmware_ram", &firmware_ram}, {"message_offset", &message_offset},
@@ -268,7 +268,7 @@ static struct qemu_plugin_scoreboard *scoreboard;
 
 static const struct leader *find_leader(uint64_t address)
 {
-    uint64_t low = 0, high = blocks;
+    uint64_t low = 0, high = leader_count;
     while (low < high) {
         uint64_t middle = (low + high) / 2;
         if (leaders[middle].address < address)
@@ -276,7 +276,7 @@ static const struct leader *find_leader(uint64_t address)
         else
             high = middle;
     }
-    return low < blocks && leaders[low].address == address ? &leaders[low] : NULL;
+    return low < leader_count && leaders[low].address == address ? &leaders[low] : NULL;
 }
 
 static void count_executions(struct qemu_plugin_insn *instruction, uint64_t index)
@@ -461,7 +461,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, 
     served = WORD(GO);
     if (blocks) {
         size_t padded = (blocks + 7) & ~UINT64_C(7);
-        leaders = map_file(blocks_fd, blocks * sizeof *leaders);
+        leaders = map_file(blocks_fd, leader_count * sizeof *leaders);
         coverage = map_file(coverage_fd, padded);
 #if PLUGIN_API < 2
         counters = calloc(padded, sizeof *counters);

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A machine that does not park: where it hangs, seen from outside."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+
+from harness.errors import MachineError
+from harness.execution.observation import Outcome
+from harness.machine.qemu import Qemu
+
+_SAMPLES = 16
+_SAMPLE_SECONDS = 0.001
+
+
+@dataclass(frozen=True)
+class Hang:
+    """What the stopped machine shows."""
+
+    outcome: Outcome
+    registers: dict[str, int]
+    gdb_backtrace: str
+
+
+def examine(machine: Qemu) -> Hang:
+    """Stop the machine, tell a hang of the kernel from one of a victim, and leave it stopped.
+
+    A victim that calls the kernel for ever is seen outside of it now and then, a kernel that hangs never is. The vCPU
+    must be out of the plugin, or able to leave it. Raises MachineLost if QEMU does not answer.
+    """
+    victim = False
+    for sample in range(_SAMPLES):
+        if sample:
+            machine.qmp("cont")
+            # A period that no loop in the guest keeps step with.
+            time.sleep(_SAMPLE_SECONDS * (1 + 0.37 * (sample % 5)))
+        machine.qmp("stop")
+        registers = read_registers(machine)
+        if not (registers["cpsr"] >> 2) & 3:
+            victim = True
+            break
+    outcome = Outcome.HANG_VICTIM if victim else Outcome.HANG_KERNEL
+    return Hang(outcome, registers, gdb_backtrace(machine))
+
+
+def read_registers(machine: Qemu) -> dict[str, int]:
+    """Registers x0-x30, sp, pc and cpsr of the stopped CPU."""
+    text = machine.hmp("info registers")
+    registers = {name.lower(): int(value, 16) for name, value in re.findall(r"\b(PC|SP|X\d\d)=([0-9a-f]{16})", text)}
+    registers = {re.sub(r"^x0(\d)$", r"x\1", name): value for name, value in registers.items()}
+    state = re.search(r"PSTATE=([0-9a-f]+)", text)
+    return registers | {"cpsr": int(state[1], 16) if state else 0}
+
+
+def gdb_backtrace(machine: Qemu) -> str:
+    """The call stack by gdb; its complaint if it cannot tell."""
+    try:
+        gdb = machine.gdb()
+        gdb.attach(machine.gdb_target)
+        return gdb.backtrace()
+    except MachineError as error:
+        return f"gdb: {error}"

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The memory that a program can change, so that only this is compared and restored.
+
+It is computed from the kernel's symbols and from what the root task reports about where its
+population lies. That nothing else changes is not assumed: audits compare all memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import numpy as np
+
+from harness import protocol
+from harness.build.artefacts import Artefacts
+from harness.errors import ImageError
+from harness.kernel_state.elf import Elf
+from harness.machine.memory import MachineMemory
+from harness.protocol import PAGE, PopulationKind
+
+CONSTANT_OBJECTS = frozenset({"armKSGlobalKernelPDs", "armKSGlobalKernelPTs"})
+"""Kernel variables that are not compared: the kernel's own window, 2 MiB that are written at boot only."""
+
+_MUTABLE = frozenset(
+    {
+        PopulationKind.KERNEL_OBJECT,
+        PopulationKind.CNODE,
+        PopulationKind.TCB,
+        PopulationKind.ENDPOINT,
+        PopulationKind.NOTIFICATION,
+        PopulationKind.PAGE_TABLE,
+        PopulationKind.STATE,
+        PopulationKind.ARENA,
+    }
+)
+Range = tuple[int, int]
+"""Physical address and size in bytes."""
+
+
+def restore_set(artefacts: Artefacts, memory: MachineMemory) -> list[Range]:
+    """Page-aligned ranges, sorted by physical address, of a machine at its first park.
+
+    Raises ImageError if there are more than the plugin takes, or the root task reports nothing.
+    """
+    ranges = [*kernel_data(Elf(artefacts.kernel_elf)), *population(artefacts, memory)]
+    merged = join(ranges, protocol.RESTORE_RANGES)
+    for address, size in merged:
+        memory.view(address, size)
+    return merged
+
+
+def kernel_data(kernel: Elf) -> list[Range]:
+    """The kernel's writable sections (its stack is in one of them) without the constant objects."""
+    ranges: list[Range] = []
+    constant = sorted(
+        (kernel.symbols[name].address, kernel.symbols[name].size) for name in CONSTANT_OBJECTS & set(kernel.symbols)
+    )
+    for section in kernel.sections:
+        # Sections of boot code are writable as well: they hold instructions.
+        if not section.writable or section.executable:
+            continue
+        start, end = section.address, section.address + section.size
+        for address, size in constant:
+            # Only whole pages of a constant object can be left out.
+            first, last = -(-address // PAGE) * PAGE, (address + size) // PAGE * PAGE
+            if start <= first < last <= end:
+                ranges.append((kernel.physical(start), first - start))
+                start = last
+        ranges.append((kernel.physical(start), end - start))
+    return [(address, size) for address, size in ranges if size > 0]
+
+
+def population(artefacts: Artefacts, memory: MachineMemory) -> list[Range]:
+    """Where the root task's objects and arenas lie that a program can change, by its own report.
+
+    Raises ImageError if it reports an error or nothing.
+    """
+    data = memory.read(artefacts.config.exchange.base + protocol.POPULATION_OFFSET, protocol.POPULATION.itemsize)
+    report = np.frombuffer(data, protocol.POPULATION, 1)[0]
+    entries = int(report["entries"])
+    if int(report["error"]) or not 0 < entries <= protocol.MAXIMUM_POPULATION_ENTRIES:
+        raise ImageError(
+            f"the root task's population report is not usable: step {report['step']}, error {report['error']}, "
+            f"detail {int(report['detail']):#x}, {entries} entries"
+        )
+    mutable = [entry for entry in report["entry"][:entries] if int(entry["kind"]) in _MUTABLE]
+    return [(int(entry["address"]), int(entry["size"])) for entry in mutable]
+
+
+def join(ranges: Iterable[Range], limit: int) -> list[Range]:
+    """The same pages, or a few more, as at most `limit` sorted ranges of whole pages.
+
+    Ranges that touch become one; then the smallest gaps between ranges are closed.
+    """
+    joined: list[list[int]] = []
+    for start, end in sorted((base & -PAGE, -(-(base + size) // PAGE) * PAGE) for base, size in ranges if size > 0):
+        if joined and start <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], end)
+        else:
+            joined.append([start, end])
+    while len(joined) > limit:
+        gaps = [after[0] - before[1] for before, after in pairwise(joined)]
+        nearest = gaps.index(min(gaps))
+        if gaps[nearest] > 1 << 20:
+            raise ImageError(f"the restore set has over {limit} parts: raise RESTORE_RANGES in harness/protocol.py")
+        joined[nearest][1] = joined.pop(nearest + 1)[1]
+    return [(start, end - start) for start, end in joined]
