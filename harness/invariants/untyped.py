@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Untyped memory: what lies in it, and what it still offers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.invariants.cdt import Chains, chains
+from harness.invariants.registry import Context, Judgement, invariant
+from harness.kernel_state.capabilities import CapTable, Indices
+from harness.kernel_state.memory import Words
+
+Array = np.ndarray[Any, Any]
+
+FAMILY = "untyped"
+MINIMUM_BITS = 4
+MAXIMUM_BITS = 47
+"""Binary logarithm of the bytes of an untyped (seL4_MinUntypedBits, seL4_MaxUntypedBits); the free index counts 2^4 bytes."""
+
+
+def free_start(caps: CapTable, rows: Indices) -> Words:
+    """Physical address at which the free part of each untyped begins (its end plus one if it is full)."""
+    return caps.base[rows] + (caps.field("untyped_cap", "capFreeIndex", rows) << np.uint64(MINIMUM_BITS))
+
+
+@invariant("valid_untyped", family=FAMILY, reference="l4v Invariants_AI: valid_cap (UntypedCap), valid_untyped")
+def valid_untyped(context: Context) -> Judgement:
+    """An untyped is aligned, its free index fits, and objects lie wholly inside it and before its free part."""
+    caps = context.state.caps
+    rows = caps.of("untyped_cap")
+    judgement = Judgement(len(rows))
+    if not len(rows):
+        return judgement
+    base, last, bits = caps.base[rows], caps.last[rows], caps.bits[rows]
+    odd = (bits < MINIMUM_BITS) | (bits > MAXIMUM_BITS) | (base & (last - base) != 0)
+    if odd.any():
+        judgement.fail_caps(context, rows[odd], lambda row: "its size or alignment is impossible")
+    free = free_start(caps, rows)
+    overfull = ~odd & (free > last + np.uint64(1))
+    if overfull.any():
+        judgement.fail_caps(context, rows[overfull], lambda row: "its free index lies behind its end")
+    usable = np.flatnonzero(~odd & ~overfull)
+    objects = np.flatnonzero(caps.physical & (caps.type != context.state.layout.cap_types["untyped_cap"]))
+    if not len(objects) or not len(usable):
+        return judgement
+    order = objects[np.argsort(caps.base[objects], kind="stable")]
+    start, end = caps.base[order], caps.last[order]
+    reach = np.maximum.accumulate(end)
+    base, last, free, rows = base[usable], last[usable], free[usable], rows[usable]
+    first = np.searchsorted(start, base)
+    behind = np.searchsorted(start, last, side="right")
+    in_free = np.searchsorted(start, free)
+    before = np.where(first > 0, reach[first - 1], 0)
+    inside = np.where(behind > first, reach[behind - 1], 0)
+    below = np.where(in_free > first, reach[in_free - 1], 0)
+    # An object that begins before the untyped and ends in it or behind it; one that begins in it and ends behind it.
+    crossing = ((first > 0) & (before >= base)) | ((behind > first) & (inside > last))
+    # An object that begins in the free part, or reaches into it.
+    in_use = (free <= last) & ((in_free < behind) | ((in_free > first) & (below >= free)))
+    for index in np.flatnonzero(crossing | in_use).tolist():
+        row = int(rows[index])
+        low, high = int(base[index] if crossing[index] else free[index]), int(last[index])
+        guilty = order[(start <= np.uint64(high)) & (end >= np.uint64(low))]
+        if crossing[index]:
+            guilty = guilty[(caps.base[guilty] < base[index]) | (caps.last[guilty] > last[index])]
+        described = caps.describe(row)
+        judgement.fail(
+            f"untyped_cap at {described['slot']}: "
+            + ("an object lies only partly in it" if crossing[index] else "an object lies in its free part"),
+            "untyped_cap",
+            untyped=described,
+            memory=f"{int(base[index]):#x}..{int(last[index]):#x}",
+            free=hex(int(free[index])),
+            objects=[caps.describe(int(r)) for r in guilty[:4]],
+        )
+    return judgement
+
+
+class _Descendants:
+    """Which slots descend from an untyped: the run behind it that isMDBParentOf accepts."""
+
+    def __init__(self, caps: CapTable, known: Chains) -> None:
+        self._caps, self._chains = caps, known
+        order = known.order
+        self._base, self._last = caps.base[order], caps.last[order]
+        self._physical, self._chain = caps.physical[order], known.chain[order]
+        self._ends: dict[int, int] = {}
+
+    def end(self, parent: int) -> int:
+        """Position behind the last descendant of a row."""
+        if parent not in self._ends:
+            caps, at = self._caps, int(self._chains.position[parent])
+            if not caps.revocable[parent]:
+                self._ends[parent] = at + 1
+            else:
+                tail = slice(at + 1, None)
+                inside = (
+                    self._physical[tail]
+                    & (self._base[tail] >= caps.base[parent])
+                    & (self._last[tail] <= caps.last[parent])
+                    & (self._chain[tail] == self._chains.chain[parent])
+                )
+                stop = int(np.argmin(inside)) if len(inside) and not inside.all() else len(inside)
+                self._ends[parent] = at + 1 + stop
+        return self._ends[parent]
+
+    def holds(self, parent: int, child: int) -> bool:
+        """Whether `child` descends from `parent`."""
+        at = int(self._chains.position[child])
+        return int(self._chains.position[parent]) < at < self.end(parent)
+
+
+@invariant("untyped_inc", family=FAMILY, reference="l4v CSpaceInv_AI: untyped_inc")
+def untyped_inc(context: Context) -> Judgement:
+    """Two untypeds are apart or one descends from the other, and its parent offers nothing of it."""
+    caps = context.state.caps
+    rows = caps.of("untyped_cap")
+    judgement = Judgement(len(rows))
+    if len(rows) < 2:
+        return judgement
+    known = chains(caps)
+    descendants = _Descendants(caps, known)
+    # Outer before inner; of equal ones the one that comes first in the mapping database.
+    order = np.lexsort((known.position[rows], -caps.bits[rows].astype(np.int64), caps.base[rows]))
+    rows = rows[order]
+    bases, lasts = caps.base[rows].tolist(), caps.last[rows].tolist()
+    frees = free_start(caps, rows).tolist()
+    stack: list[int] = []
+    for index, row in enumerate(rows.tolist()):
+        while stack and lasts[stack[-1]] < bases[index]:
+            stack.pop()
+        if stack:
+            outer = stack[-1]
+            above = int(rows[outer])
+            wrong = ""
+            if lasts[index] > lasts[outer]:
+                wrong = "overlaps another untyped that does not hold it"
+            elif not descendants.holds(above, row):
+                wrong = "lies in another untyped from which it does not descend"
+            elif lasts[index] >= frees[outer]:
+                wrong = "lies in the free part of the untyped that holds it"
+            if wrong:
+                inner = caps.describe(row)
+                judgement.fail(
+                    f"untyped_cap at {inner['slot']} {wrong}", "untyped_cap", inner=inner, outer=caps.describe(above)
+                )
+        stack.append(index)
+    return judgement
