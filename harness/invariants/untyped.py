@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.invariants.cdt import Chains, chains
-from harness.invariants.registry import Context, Judgement, invariant
+from harness.invariants.definitions import Context, Judgement, invariant
 from harness.kernel_state.capabilities import CapTable, Indices
 from harness.kernel_state.memory import Words
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.invariants.registry import MAXIMUM_VIOLATIONS, Context, Judgement, invariant
+from harness.invariants.definitions import MAXIMUM_VIOLATIONS, Context, Judgement, invariant
 from harness.kernel_state.memory import Words
 
 Array = np.ndarray[Any, Any]

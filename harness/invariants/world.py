@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.invariants.registry import Context, Judgement, invariant
+from harness.invariants.definitions import Context, Judgement, invariant
 from harness.kernel_state.capabilities import KERNEL_OBJECTS, CapTable
 from harness.kernel_state.memory import PAGE_WORDS, Words, read_optional
 from harness.kernel_state.page_tables import Walk

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from harness.errors import ImageError
@@ -52,9 +53,14 @@ class Types:
 
     structs: dict[str, Struct]
     """By tag (`cte`) and by typedef (`cte_t`)."""
-    constants: dict[str, int]
-    """Enumerators."""
+    enumerations: tuple[dict[str, int], ...]
+    """The enumerators of each enumeration."""
     variables: dict[str, Variable]
+
+    @cached_property
+    def constants(self) -> dict[str, int]:
+        """All enumerators."""
+        return {name: value for enumeration in self.enumerations for name, value in enumeration.items()}
 
 
 def read_types(elf: Elf) -> Types:
@@ -75,7 +81,7 @@ class _Reader:
 
     def run(self) -> Types:
         structs: dict[str, Struct] = {}
-        constants: dict[str, int] = {}
+        enumerations: list[dict[str, int]] = []
         variables: dict[str, Variable] = {}
         aliases: list[tuple[str, Any]] = []
         for unit in self._elf.dwarf.iter_CUs():
@@ -84,8 +90,8 @@ class _Reader:
                 if tag in _STRUCTS and name and "DW_AT_declaration" not in die.attributes:
                     structs[name] = self._struct(die, name)
                 elif tag == "DW_TAG_enumeration_type":
-                    for value in die.iter_children():
-                        constants[_name(value)] = int(value.attributes["DW_AT_const_value"].value)
+                    values = die.iter_children()
+                    enumerations.append({_name(v): int(v.attributes["DW_AT_const_value"].value) for v in values})
                 elif tag == "DW_TAG_typedef" and name and "DW_AT_type" in die.attributes:
                     aliases.append((name, die))
                 elif tag == "DW_TAG_variable" and "DW_AT_type" in die.attributes:
@@ -94,7 +100,7 @@ class _Reader:
             target = _stripped(die)
             if target is not None and target.tag in _STRUCTS and "DW_AT_declaration" not in target.attributes:
                 structs.setdefault(name, self._struct(target, name))
-        return Types(structs, constants, variables)
+        return Types(structs, tuple(enumerations), variables)
 
     def _variable(self, die: Any, name: str, variables: dict[str, Variable]) -> None:
         symbol = self._elf.symbols.get(name)
@@ -179,7 +185,7 @@ def to_plain(types: Types) -> dict[str, Any]:
             name: [s.name, s.size, {m: [x.offset, x.size, list(x.dimensions), x.type] for m, x in s.members.items()}]
             for name, s in types.structs.items()
         },
-        "constants": types.constants,
+        "enumerations": list(types.enumerations),
         "variables": {n: [v.address, v.size, list(v.dimensions), v.type] for n, v in types.variables.items()},
     }
 
@@ -196,6 +202,6 @@ def from_plain(data: dict[str, Any]) -> Types:
             name: Struct(row[0], row[1], {m: Member(*four(x)) for m, x in row[2].items()})
             for name, row in data["structs"].items()
         },
-        {name: int(value) for name, value in data["constants"].items()},
+        tuple({name: int(value) for name, value in values.items()} for values in data["enumerations"]),
         {name: Variable(*four(row)) for name, row in data["variables"].items()},
     )

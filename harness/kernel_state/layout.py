@@ -20,7 +20,7 @@ from harness.kernel_state.bitfields import BitfieldFile, Block, Field, TaggedUni
 from harness.kernel_state.dwarf import Struct, Types, Variable, from_plain, read_types, to_plain
 from harness.kernel_state.elf import Elf
 
-_VERSION = 1
+_VERSION = 2
 _ALL = (1 << 64) - 1
 _TCB_CNODE_RADIX = 4
 
@@ -87,6 +87,12 @@ class Layout:
         if name not in self.types.constants:
             raise ImageError(f"{self.elf.path}: no enumerator '{name}' in the kernel's debug information")
         return self.types.constants[name]
+
+    @cached_property
+    def error_names(self) -> dict[int, str]:
+        """Names of seL4_Error by value."""
+        errors = next((e for e in self.types.enumerations if "seL4_NoError" in e), {})
+        return {value: name for name, value in errors.items() if name != "seL4_NumErrors"}
 
     @cached_property
     def cap_types(self) -> dict[str, int]:

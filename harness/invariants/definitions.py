@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Invariants by id, and what they say when they do not hold.
+
+An invariant is a function from a Context to a Judgement. It sees kernel state, the config's
+address map and the observation of a program, never a machine; so it judges a finding's memory
+as it judges a live one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from harness.invariants.regions import RegionMap
+from harness.kernel_state.state import KernelState
+
+MAXIMUM_VIOLATIONS = 16
+"""Violations of one invariant that a report keeps; corrupt memory can hold millions."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One object that breaks an invariant.
+
+    `evidence` is plain data (strings, numbers, lists) for a finding; `object_kind` is the kernel's
+    name for what broke it (`frame_cap`, `page table entry`, `tcb`) and part of a finding's signature.
+    """
+
+    invariant: str
+    message: str
+    evidence: dict[str, Any]
+    object_kind: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.message}"
+
+
+@dataclass
+class Judgement:
+    """What an invariant found: how many objects it judged, and those that break it."""
+
+    judged: int = 0
+    broken: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
+    """Message, evidence and kind of each broken object."""
+
+    def fail(self, message: str, object_kind: str, **evidence: Any) -> None:
+        """Add an object that breaks the invariant."""
+        if len(self.broken) < MAXIMUM_VIOLATIONS:
+            self.broken.append((message, evidence, object_kind))
+
+    def fail_caps(self, context: Context, rows: Iterable[int], message: Callable[[int], str]) -> None:
+        """Add capabilities, given as rows of the state's table, that break the invariant."""
+        caps = context.state.caps
+        for row in list(rows)[:MAXIMUM_VIOLATIONS]:
+            described = caps.describe(int(row))
+            described["memory"] = f"{int(caps.base[row]):#x}..{int(caps.last[row]):#x}"
+            self.fail(f"{described['cap']} at {described['slot']}: {message(int(row))}", described["cap"], **described)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What must be as it was when the machine was set up: taken from the snapshot.
+
+    `window`: the words of the kernel's own translation tables and their judgement; `constants`:
+    (physical address, content) of the firmware's text and constants that lie in readable memory.
+    """
+
+    scr_el3: int | None = None
+    kernel_root: int | None = None
+    window: tuple[np.ndarray[Any, np.dtype[np.uint64]], Judgement] | None = None
+    constants: tuple[tuple[int, bytes], ...] = ()
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an invariant may look at."""
+
+    state: KernelState
+    regions: RegionMap
+    facts: Facts
+    observation: Any = None
+
+
+Check = Callable[[Context], Judgement]
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """A registered invariant: id, family, where its definition comes from, and the check."""
+
+    id: str
+    family: str
+    reference: str
+    summary: str
+    check: Check
+
+
+_REGISTRY: dict[str, Invariant] = {}
+
+
+def invariant(id: str, *, family: str, reference: str) -> Callable[[Check], Check]:
+    """Register a function as the invariant `id`; its docstring's first line is the summary.
+
+    Raises ValueError if the id is taken.
+    """
+
+    def register(check: Check) -> Check:
+        if id in _REGISTRY:
+            raise ValueError(f"there is an invariant '{id}' already, from {_REGISTRY[id].check.__module__}")
+        summary = (check.__doc__ or "").strip().split("\n")[0]
+        _REGISTRY[id] = Invariant(id, family, reference, summary, check)
+        return check
+
+    return register
+
+
+def invariants(families: Iterable[str] | None = None) -> list[Invariant]:
+    """All registered invariants in order of registration, or those of some families."""
+    wanted = None if families is None else set(families)
+    return [entry for entry in _REGISTRY.values() if wanted is None or entry.family in wanted]
+
+
+def get(id: str) -> Invariant:
+    """The invariant of that id; KeyError if there is none."""
+    return _REGISTRY[id]
