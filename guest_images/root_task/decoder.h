@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A program's records, decoded with the generated tables exactly as harness/programs/encodings.py does. */
+#pragma once
+
+#include "system_call.h"
+
+enum action { ACTION_INVOKE, ACTION_SEND, ACTION_TRANSFER, ACTION_RECEIVE, ACTION_PLAIN, ACTION_LOAD };
+enum place { PLACE_WORD, PLACE_CAP, PLACE_INFO };
+#define KIND_SLOT 0xff
+#define KIND_NONE 0xfe
+
+struct parameter {
+    byte kind; /* a pool, or KIND_SLOT */
+    byte place;
+    byte index;
+    byte shift;
+    byte bits;
+    byte words;
+    byte offset; /* of its selector in the record */
+};
+
+struct call_type {
+    byte action;
+    byte target; /* kind */
+    byte parameters;
+    byte destination; /* offset of the selector in the record; 0: the call makes nothing */
+    unsigned short first_parameter;
+    byte words;
+    byte caps;
+    word system_call;
+    word info;
+};
+
+struct pool {
+    unsigned short first;
+    byte length;
+    byte closed;
+};
+
+struct slots {
+    unsigned short first;
+    unsigned short count;
+};
+
+#include "tables.h"
+
+struct decoded {
+    const struct call_type *type;
+    word target;
+    word info;
+    word words[MAXIMUM_WORDS];
+    word caps[MAXIMUM_CAPS];
+};
+
+void decode(const byte *program, word index, struct decoded *out);
+word record_victim(const byte *program, word index);
+void write_decoded(const byte *program, word index, byte *entry);

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Entry of the root task: x0 is the address of the boot information. */
+        .text
+        .global _start
+_start:
+        adrp    x1, stack_top
+        add     x1, x1, #:lo12:stack_top
+        mov     sp, x1
+        mov     x29, xzr
+        mov     x30, xzr
+        bl      supervisor_main
+        brk     #0
+
+        .section .rodata
+        .balign 8
+        .global victim_image, victim_image_end
+victim_image:
+        .incbin "victim.bin"
+victim_image_end:
+
+        .bss
+        .balign 16
+        .skip   4096
+stack_top:

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The order of the set-up; its steps are those of harness/programs/population.py. */
+#include "supervisor.h"
+
+/* Pages of the supervisor's own address space behind its image, in the page table that the image uses */
+#define WINDOW (SUPERVISOR_IMAGE + 0x1f0000ul)
+#define EXCHANGE_WINDOW (WINDOW + 0x1000)
+
+extern const byte victim_image[], victim_image_end[];
+
+static void map_exchange(void)
+{
+    word address = allocate(OBJECT_PAGE_4K, 0, 1, V_EXCHANGE, EXCHANGE_PAGES);
+    require(invoke(V_EXCHANGE, ARMPageGetAddress, 0, 0, 0, 0), V_EXCHANGE);
+    if (message[0] != EXCHANGE_ADDRESS || address != EXCHANGE_ADDRESS)
+        stop(ERROR_ADDRESS, message[0]);
+    map_frame(V_EXCHANGE, V_VSPACE, EXCHANGE_WINDOW, 3, ATTRIBUTES_DATA);
+    map_report((volatile byte *)EXCHANGE_WINDOW);
+}
+
+/* Writes a page of the victims' image into a frame. */
+void fill_frame(word frame, word page)
+{
+    map_frame(frame, V_VSPACE, WINDOW, 3, ATTRIBUTES_DATA);
+    const word *from = (const word *)(victim_image + page * BW_PAGE);
+    volatile word *to = (volatile word *)WINDOW;
+    for (word i = 0; i < BW_PAGE / sizeof(word) && (const byte *)(from + i) < victim_image_end; i++)
+        to[i] = from[i];
+    require(invoke(frame, ARMPageUnify_Instruction, 0, 0, 2, (word[]){0, BW_PAGE}), frame);
+    require(invoke(frame, ARMPageUnmap, 0, 0, 0, 0), frame);
+}
+
+void supervisor_main(const seL4_BootInfo *info)
+{
+    print("root task\n");
+    begin(1);
+    ipc_buffer = (volatile word *)info->ipcBuffer;
+    if ((word)info + 2 * BW_PAGE > WINDOW || (word)info->ipcBuffer + BW_PAGE > WINDOW)
+        stop(ERROR_IMAGE, (word)info);
+    memory_init(info);
+    begin(2);
+    memory_own_space(info);
+    begin(3);
+    map_exchange();
+    report(EXCHANGE_ADDRESS, EXCHANGE_PAGES * BW_PAGE, BW_KIND_EXCHANGE, 0, BW_NO_OBJECT);
+    begin(4);
+    make_objects();
+    begin(5);
+    for (word v = 0; v < VICTIMS; v++)
+        make_victim(v);
+    begin(6);
+    fill_slots();
+    begin(7);
+    start_helpers();
+    begin(8);
+    start_victims();
+    begin(9);
+    print("parking\n");
+    struct message m = {.target = V_ENDPOINT};
+    for (;;)
+        system_call((word)SysRecv, &m); /* nobody else has this endpoint */
+}

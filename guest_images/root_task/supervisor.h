@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The root task: makes the population, then waits for ever. */
+#pragma once
+
+#include "system_call.h"
+#include "kernel_interface.h"
+#include "protocol.h"
+
+/* One object of the population, or one of what each victim has of itself */
+struct object {
+    byte type;       /* enum object_type */
+    byte size_bits;  /* of untyped memory and capability tables */
+    byte non_secure; /* world of its memory */
+    byte irq;
+    word device; /* physical address of the device that it covers, or 0 */
+};
+
+enum object_type {
+    OBJECT_UNTYPED,
+    OBJECT_TCB,
+    OBJECT_ENDPOINT,
+    OBJECT_NOTIFICATION,
+    OBJECT_CNODE,
+    OBJECT_PAGE_1G,
+    OBJECT_PAGE_UPPER_DIRECTORY,
+    OBJECT_PAGE_GLOBAL_DIRECTORY,
+    OBJECT_PAGE_4K,
+    OBJECT_PAGE_2M,
+    OBJECT_PAGE_TABLE,
+    OBJECT_PAGE_DIRECTORY,
+    /* not made by Retype */
+    OBJECT_ASID_POOL,
+    OBJECT_IRQ_HANDLER,
+};
+
+enum slot_action { SLOT_COPY, SLOT_MINT, SLOT_MOVE };
+
+struct population_slot {
+    byte victim;
+    byte number;
+    byte action;
+    byte rights;
+    unsigned short source; /* slot of the supervisor */
+    byte type;             /* enum object_type, for what is mapped */
+    byte attributes;       /* of the mapping */
+    byte signalled;
+    word badge;
+    word mapped; /* address + 1, or 0 */
+};
+
+enum helper_kind { HELPER_SEND = 1, HELPER_CALL, HELPER_RECEIVE }; /* indices in the victims' table of entries */
+
+struct helper {
+    byte victim;
+    byte kind;
+    byte endpoint; /* slot of the victim */
+    byte replied;  /* the supervisor receives its call and keeps the reply capability */
+};
+
+#include "population.h"
+
+/* The supervisor's own capability space */
+enum {
+    V_TCB = 1,
+    V_VSPACE,
+    V_IRQ_CONTROL,
+    V_ASID_CONTROL,
+    V_DOMAIN,
+    V_SMC,
+    V_BOOT_CNODE,
+    V_SELF,
+    V_VAULT,
+    V_ENDPOINT,
+    V_TEMPORARY,
+    V_POOL_MEMORY,
+    V_UNTYPED,                     /* boot untypeds in use */
+    V_OBJECT = V_UNTYPED + 24,     /* the population's objects */
+    V_HELPER = V_OBJECT + OBJECTS, /* the helpers' threads, then reply capabilities */
+    V_REPLY = V_HELPER + HELPERS,
+    V_EXCHANGE = V_REPLY + HELPERS,
+    V_VICTIM = V_EXCHANGE + EXCHANGE_PAGES,
+};
+/* What a victim has of itself, from V_VICTIM + victim * VICTIM_SLOTS */
+enum {
+    OWN_CNODE,
+    OWN_VSPACE,
+    OWN_PUD,
+    OWN_PD,
+    OWN_TCB,
+    OWN_CNODE_WITHOUT_GUARD,
+    OWN_TABLE,
+    OWN_STATE,
+    OWN_CODE,
+    OWN_EXCHANGE = OWN_CODE + CODE_PAGES,
+    VICTIM_SLOTS = OWN_EXCHANGE + EXCHANGE_PAGES,
+};
+#define OWN(victim, what) (V_VICTIM + (victim) * VICTIM_SLOTS + (what))
+_Static_assert(OWN(VICTIMS, 0) <= 1 << VAULT_BITS, "the supervisor's capability space is too small");
+
+/* Errors of the root task itself, in POPULATION.error */
+enum {
+    ERROR_NO_UNTYPED = 0x100, /* detail: size bits, and bit 8 for the non-secure world */
+    ERROR_NO_DEVICE,          /* detail: physical address */
+    ERROR_ADDRESS,            /* a frame does not lie where it was expected; detail: its address */
+    ERROR_IMAGE,              /* the image does not leave room for the supervisor's windows */
+};
+
+/* invoke.c */
+extern volatile word *ipc_buffer;
+extern word message[4]; /* message registers of the last answer */
+word invoke(word target, word label, word caps, const word *cap, word length, const word *mr);
+void require(word error, word detail);
+void stop(word error, word detail) __attribute__((noreturn));
+void begin(word step);
+void print(const char *text);
+void map_report(volatile byte *page);
+void report(word address, word size, word kind, word victim, word object);
+void retype(word untyped, word type, word bits, word root, word slot, word count);
+void copy(word to_root, word to, word to_depth, word from, word rights);
+void mint(word to_root, word to, word to_depth, word from, word rights, word data);
+void move(word to_root, word to, word to_depth, word from_root, word from);
+void erase(word root, word slot);
+void map_frame(word frame, word vspace, word address, word rights, word attributes);
+void map_table(word table, word label, word vspace, word address);
+
+/* memory.c */
+void memory_init(const seL4_BootInfo *info);
+void memory_own_space(const seL4_BootInfo *info);
+word allocate(word type, word bits, word non_secure, word slot, word count);
+word allocate_device(word type, word bits, word device, word slot);
+word object_bits(word type, word bits);
+
+/* victims.c */
+void make_objects(void);
+void make_victim(word victim);
+void fill_slots(void);
+void start_helpers(void);
+void start_victims(void);

@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The calls that a program can make, generated from the kernel's own interface descriptions.
+
+Every invocation label and its parameters come from libsel4's XML, system calls from
+`syscall.xml`. What is written here by hand is only what those files cannot say: how wide a
+type is in a message, which *kind* of value a parameter wants (a slot, an address, a
+priority, ...), and which calls are enabled.
+
+The layout of a message is that of libsel4's generated stubs: capabilities become extra
+capabilities in the order of the parameters, and every other parameter is placed in the
+message words, aligned to its own size (so small neighbours share a word).
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BuildFailure
+
+WORD_BITS = 64
+SELECTORS = 10
+"""Argument selectors that a record holds."""
+
+XML_FILES = (
+    "libsel4/include/interfaces/sel4.xml",
+    "libsel4/sel4_arch_include/aarch64/interfaces/sel4arch.xml",
+    "libsel4/arch_include/arm/interfaces/sel4arch.xml",
+)
+"""In the order in which their labels are numbered."""
+SYSCALL_XML = "libsel4/include/api/syscall.xml"
+
+ENABLED = (
+    "CNode_Copy",
+    "CNode_Mint",
+    "CNode_Move",
+    "CNode_Delete",
+    "CNode_Revoke",
+    "Untyped_Retype",
+    "ARM_Page_Map",
+    "ARM_Page_Remap",
+    "ARM_Page_Unmap",
+    "ARM_PageTable_Map",
+    "ARM_PageTable_Unmap",
+    "ARM_SMC_Call",
+    "Send",
+    "NBSend",
+    "Recv",
+    "NBRecv",
+    "Yield",
+    "Load",
+)
+"""The call table: names of `all_calls()`, in the order of their record selectors."""
+
+LEFT_OUT = {
+    "DebugHalt": "halts by design",
+    "DebugNameThread": "halts by design on a capability that is no thread",
+    "DebugRun": "runs user code in the kernel by design",
+    "DebugSnapshot": "prints the whole capability state",
+}
+"""System calls that no call table may hold, with the reason."""
+
+# Bits that a type takes in a message. Capability types are not listed: they are extra capabilities.
+_TYPE_BITS = {
+    "int": 32,
+    "long": 64,
+    "seL4_Uint8": 8,
+    "seL4_Uint16": 16,
+    "seL4_Uint32": 32,
+    "seL4_Uint64": 64,
+    "seL4_Word": 64,
+    "seL4_Bool": 1,
+    "seL4_CapData_t": 64,
+    "seL4_PrioProps_t": 64,
+    "seL4_CapRights_t": 64,
+    "seL4_ARM_VMAttributes": 64,
+}
+# Capability types that are the name of no interface in the XML files.
+_CAPABILITY_TYPES = {"seL4_CPtr", "seL4_ARM_IOSpace", "seL4_ARM_VCPU", "seL4_DomainSet"}
+_SPREAD_MEMBERS = 8
+"""A structure of at most so many words becomes one parameter a member; a larger one is filled from one selector."""
+
+# Which values a parameter wants: by name first (unless the type is more telling), then by type.
+_TELLING_TYPES = {"seL4_PrioProps_t"}
+_KIND_BY_NAME = {
+    "type": "object_type",
+    "size_bits": "size_bits",
+    "node_index": "node_index",
+    "node_depth": "node_depth",
+    "node_offset": "slot",
+    "num_objects": "count",
+    "dest_index": "slot",
+    "src_index": "slot",
+    "pivot_index": "slot",
+    "index": "slot",
+    "depth": "depth",
+    "dest_depth": "depth",
+    "src_depth": "depth",
+    "pivot_depth": "depth",
+    "vaddr": "vaddr",
+    "ioaddr": "vaddr",
+    "buffer": "vaddr",
+    "start": "vaddr",
+    "end": "vaddr",
+    "start_offset": "offset",
+    "end_offset": "offset",
+    "fault_ep": "slot",
+    "priority": "priority",
+    "mcp": "priority",
+    "irq": "irq",
+    "domain": "domain",
+    "affinity": "small",
+    "count": "small",
+    "bp_num": "small",
+    "num_instructions": "small",
+    "size": "small",
+    "rw": "small",
+}
+_KIND_BY_TYPE = {
+    "seL4_CapRights_t": "rights",
+    "seL4_ARM_VMAttributes": "attributes",
+    "seL4_CapData_t": "badge",
+    "seL4_PrioProps_t": "priorities",
+    "seL4_Bool": "flag",
+    "seL4_Uint8": "small",
+    "seL4_Uint16": "small",
+}
+# Parameters that say where a new capability goes: later calls select it as "the result of".
+_DESTINATIONS = {
+    "CNode_Copy": "dest_index",
+    "CNode_Mint": "dest_index",
+    "CNode_Move": "dest_index",
+    "CNode_Mutate": "dest_index",
+    "CNode_Rotate": "dest_index",
+    "CNode_SaveCaller": "index",
+    "Untyped_Retype": "node_offset",
+    "IRQControl_Get": "index",
+    "ARM_ASIDControl_MakePool": "index",
+}
+
+
+class Action(StrEnum):
+    """What a victim does for a call."""
+
+    INVOKE = "invoke"
+    """`Call` with the method's label; the answer's label is the error."""
+    SEND = "send"
+    """A system call that takes a message and returns none."""
+    TRANSFER = "transfer"
+    """A system call that takes a message and returns badge and message."""
+    RECEIVE = "receive"
+    """A system call that returns badge and message; its words are the slot for a received capability."""
+    PLAIN = "plain"
+    """A system call without arguments."""
+    LOAD = "load"
+    """The victim reads eight bytes at the target address."""
+
+
+class Place(StrEnum):
+    """Where a parameter's value goes."""
+
+    WORD = "word"
+    CAP = "cap"
+    INFO = "info"
+    """Into the message info word (label, number of capabilities, length) of a Send."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of a call.
+
+    `index` is the message word or the extra capability; `shift` and `bits` place the value in
+    the word. A parameter of more than one `words` fills them all from one selector.
+    """
+
+    name: str
+    type: str
+    kind: str
+    place: Place
+    index: int
+    shift: int = 0
+    bits: int = WORD_BITS
+    words: int = 1
+    destination: bool = False
+
+
+@dataclass(frozen=True)
+class CallType:
+    """One entry of the call table.
+
+    `target` is the kind of the target selector ("" if the call has none); `words` and `caps`
+    are the message words and extra capabilities that the call always has.
+    """
+
+    name: str
+    action: Action
+    syscall: int
+    label: int
+    label_name: str
+    interface: str
+    target: str
+    parameters: tuple[Parameter, ...]
+    words: int
+    caps: int
+
+    @property
+    def info(self) -> int:
+        """The message info word, before parameters that go into it."""
+        if self.action is not Action.INVOKE:
+            return 0
+        return self.label << 12 | self.caps << 7 | self.words
+
+    @property
+    def destination(self) -> int | None:
+        """Index of the parameter that says where the new capability goes."""
+        return next((i for i, p in enumerate(self.parameters) if p.destination), None)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of the XML files, as written there."""
+
+    interface: str
+    name: str
+    label_name: str
+    condition: str
+    inputs: tuple[tuple[str, str], ...]
+    """(type, name) of each input parameter."""
+
+
+def holds(condition: str, macros: Mapping[str, int]) -> bool:
+    """Whether a preprocessor condition of the XML files holds: `defined(X)`, `defined X`, `X > n`, joined by && or ||.
+
+    Raises BuildFailure for a condition of another form.
+    """
+    if not condition.strip():
+        return True
+    for operator, combine in (("||", any), ("&&", all)):
+        if operator in condition:
+            return combine(holds(part, macros) for part in condition.split(operator))
+    text = condition.strip()
+    if match := re.fullmatch(r"(!?)\s*defined\s*\(?\s*(\w+)\s*\)?", text):
+        return (match[2] in macros) != bool(match[1])
+    if match := re.fullmatch(r"(\w+)\s*(>|==)\s*(\d+)", text):
+        value = macros.get(match[1], 0)
+        return value > int(match[3]) if match[2] == ">" else value == int(match[3])
+    raise BuildFailure(f"the interface description has a condition that is not understood: '{condition}'")
+
+
+def read_methods(source: Path) -> tuple[list[Method], dict[str, list[str]]]:
+    """Every method of the kernel's XML files in the order of their labels, and the members of each structure."""
+    methods: list[Method] = []
+    structures: dict[str, list[str]] = {}
+    for name in XML_FILES:
+        path = source / name
+        try:
+            root = ElementTree.parse(path).getroot()
+        except (OSError, ElementTree.ParseError) as error:
+            raise BuildFailure(f"{path}: the interface description cannot be read: {error}") from error
+        for structure in root.iter("struct"):
+            structures[structure.attrib["name"]] = [member.attrib["name"] for member in structure.iter("member")]
+        for interface in root.iter("interface"):
+            for method in interface.iter("method"):
+                inputs = [(p.attrib["type"], p.attrib["name"]) for p in method.iter("param") if p.attrib["dir"] == "in"]
+                methods.append(
+                    Method(
+                        interface.attrib["name"],
+                        method.attrib["name"],
+                        method.attrib["id"],
+                        method.attrib.get("condition", ""),
+                        tuple(inputs),
+                    )
+                )
+    return methods, structures
+
+
+def read_syscalls(source: Path, macros: Mapping[str, int]) -> dict[str, int]:
+    """Numbers of the system calls: -1, -2, ... in the order of `syscall.xml`, conditions applied."""
+    path = source / SYSCALL_XML
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise BuildFailure(f"{path}: the list of system calls cannot be read: {error}") from error
+    numbers: dict[str, int] = {}
+    for config in root.iter("config"):
+        if holds(config.attrib.get("condition", ""), macros):
+            for syscall in config.iter("syscall"):
+                numbers[syscall.attrib["name"]] = -1 - len(numbers)
+    return numbers
+
+
+def place_parameters(
+    call: str, inputs: Sequence[tuple[str, str]], structures: Mapping[str, Sequence[str]], capabilities: set[str]
+) -> tuple[list[Parameter], int, int]:
+    """Give each input its place in the message; returns parameters, message words, extra capabilities."""
+    parameters: list[Parameter] = []
+    used = caps = 0
+
+    def add(name: str, type_: str, kind: str, bits: int, words: int = 1) -> None:
+        nonlocal used
+        used = -(-used // bits) * bits
+        destination = _DESTINATIONS.get(call) == name
+        index, shift = divmod(used, WORD_BITS)
+        parameters.append(Parameter(name, type_, kind, Place.WORD, index, shift, bits, words, destination))
+        used += bits * words
+
+    for type_, name in inputs:
+        by_name = None if type_ in _TELLING_TYPES else _KIND_BY_NAME.get(name)
+        kind = by_name or _KIND_BY_TYPE.get(type_, "word")
+        if type_ in capabilities:
+            parameters.append(Parameter(name, type_, "slot", Place.CAP, caps))
+            caps += 1
+        elif type_ in structures and len(structures[type_]) <= _SPREAD_MEMBERS:
+            for member in structures[type_]:
+                add(member, "seL4_Word", _smc_kind(call, member) or "word", WORD_BITS)
+        elif type_ in structures:
+            add(name, type_, "registers", WORD_BITS, len(structures[type_]))
+        elif type_ in _TYPE_BITS:
+            add(name, type_, _smc_kind(call, name) or kind, _TYPE_BITS[type_])
+        else:
+            raise BuildFailure(f"{call}: parameter '{name}' has type '{type_}', whose size in a message is not known")
+    if len(parameters) > SELECTORS:
+        raise BuildFailure(f"{call} has {len(parameters)} parameters; a call record holds {SELECTORS}")
+    return parameters, -(-used // WORD_BITS), caps
+
+
+def _smc_kind(call: str, name: str) -> str | None:
+    if call != "ARM_SMC_Call":
+        return None
+    return "smc_function" if name == "x0" else "word"
+
+
+def all_calls(source: Path, macros: Mapping[str, int]) -> dict[str, CallType]:
+    """Every call that the kernel's descriptions allow, by name; conditions are evaluated with `macros`.
+
+    Labels are numbered as the kernel's header generator numbers them: from 1, through the files of XML_FILES.
+    """
+    methods, structures = read_methods(source)
+    capabilities = {method.interface for method in methods} | _CAPABILITY_TYPES
+    calls: dict[str, CallType] = {}
+    syscalls = read_syscalls(source, macros)
+    label = 0
+    for method in methods:
+        if not holds(method.condition, macros):
+            continue
+        label += 1
+        name = f"{method.interface.removeprefix('seL4_')}_{method.name}"
+        parameters, words, caps = place_parameters(name, method.inputs, structures, capabilities)
+        calls[name] = CallType(
+            name, Action.INVOKE, syscalls["Call"], label, method.label_name, method.interface, "slot",
+            tuple(parameters), words, caps,
+        )  # fmt: skip
+    for call in system_calls(syscalls):
+        calls[call.name] = call
+    return calls
+
+
+def system_calls(numbers: Mapping[str, int]) -> list[CallType]:
+    """System calls other than invocations, and the harness' own calls."""
+    message = (
+        Parameter("label", "seL4_Word", "label", Place.INFO, 0, 12, 20),
+        Parameter("length", "seL4_Word", "length", Place.INFO, 0, 0, 7),
+        Parameter("caps", "seL4_Word", "cap_count", Place.INFO, 0, 7, 2),
+        Parameter("cap", "seL4_CPtr", "slot", Place.CAP, 0),
+        *(Parameter(f"mr{i}", "seL4_Word", "word", Place.WORD, i) for i in range(4)),
+    )
+    receive = (
+        Parameter("root", "seL4_CPtr", "slot", Place.WORD, 0),
+        Parameter("index", "seL4_Word", "slot", Place.WORD, 1, destination=True),
+        Parameter("depth", "seL4_Word", "depth", Place.WORD, 2),
+    )
+
+    def call(name: str, action: Action, target: str, parameters: tuple[Parameter, ...], words: int) -> CallType:
+        return CallType(name, action, numbers.get(name, 0), 0, "", "", target, parameters, words, 0)
+
+    return [
+        call("Send", Action.SEND, "slot", message, 8),
+        call("NBSend", Action.SEND, "slot", message, 8),
+        call("Reply", Action.SEND, "", message, 8),
+        call("Call", Action.TRANSFER, "slot", message, 8),
+        call("ReplyRecv", Action.TRANSFER, "slot", message, 8),
+        call("Recv", Action.RECEIVE, "slot", receive, 3),
+        call("NBRecv", Action.RECEIVE, "slot", receive, 3),
+        call("Yield", Action.PLAIN, "", (), 0),
+        call("Load", Action.LOAD, "vaddr", (), 0),
+    ]
+
+
+def select_calls(calls: Mapping[str, CallType], names: Sequence[str] = ENABLED) -> tuple[CallType, ...]:
+    """The call table for a list of names; raises BuildFailure for one that the kernel does not have."""
+    for name in names:
+        if name in LEFT_OUT:
+            raise BuildFailure(f"the call table lists {name}, which is left out because it {LEFT_OUT[name]}")
+        if name not in calls:
+            raise BuildFailure(f"the call table lists {name}, which the kernel's interface description does not have")
+    return tuple(calls[name] for name in names)
+
+
+def call_to_data(call: CallType) -> dict[str, Any]:
+    """A call type as plain data for JSON."""
+    return asdict(call)
+
+
+def call_from_data(data: Mapping[str, Any]) -> CallType:
+    """The inverse of `call_to_data`."""
+    parameters = tuple(Parameter(**{**p, "place": Place(p["place"])}) for p in data["parameters"])
+    return CallType(**{**data, "action": Action(data["action"]), "parameters": parameters})

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Programs as bytes, and what a victim makes of them.
+
+A program is a row of records of 32 bytes; a trailing part of a record is ignored. Every byte
+string is a program:
+
+====== =======================================================================================
+bytes  meaning
+====== =======================================================================================
+0      call: index in the call table, modulo its length
+1      victim, modulo the number of victims
+2-3    selector of the target
+4-19   selectors of the arguments 0 to 7
+20-27  one raw 64-bit value (little-endian) for selectors that ask for it
+28-31  selectors of the arguments 8 and 9
+====== =======================================================================================
+
+A selector is two bytes, `lo` and `hi`. Of a slot, the low two bits of `lo` say how it is
+chosen: 0 slot `hi`; 1 the destination of the call `hi` of this program (an earlier one; slot
+0 if that call makes nothing); 2 the `hi`-th slot of type `lo >> 2`; 3 the raw value. Of any
+other kind, `lo` chooses from the kind's pool, 0xff takes the raw value, and `hi` is ignored.
+All indices wrap around. `decode` is the reference for the decoder that runs in the guest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from harness import protocol
+from harness.programs.interfaces import CallType, Interface, Place
+from harness.programs.population import SLOT_TYPES
+
+TARGET_OFFSET = 2
+ARGUMENTS_OFFSET = 4
+RAW_OFFSET = 20
+MORE_ARGUMENTS_OFFSET = 28
+_FIRST_ARGUMENTS = 8
+_MASK = (1 << 64) - 1
+_FNV_OFFSET = 0xCBF29CE484222325
+_FNV_PRIME = 0x100000001B3
+
+
+class SlotMode(IntEnum):
+    """The low two bits of a slot selector."""
+
+    LITERAL = 0
+    RESULT = 1
+    TYPE = 2
+    RAW = 3
+
+
+def argument_offset(index: int) -> int:
+    """Byte offset of an argument's selector in its record."""
+    if index < _FIRST_ARGUMENTS:
+        return ARGUMENTS_OFFSET + 2 * index
+    return MORE_ARGUMENTS_OFFSET + 2 * (index - _FIRST_ARGUMENTS)
+
+
+def records(program: bytes) -> list[bytes]:
+    """The whole records of a program, at most protocol.MAXIMUM_CALLS."""
+    count = min(len(program) // protocol.CALL_BYTES, protocol.MAXIMUM_CALLS)
+    return [program[i * protocol.CALL_BYTES : (i + 1) * protocol.CALL_BYTES] for i in range(count)]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One call as the victim performs it."""
+
+    call: int
+    victim: int
+    syscall: int
+    target: int
+    info: int
+    words: tuple[int, ...]
+    caps: tuple[int, ...]
+
+
+class Decoder:
+    """Decodes programs with the tables of one build."""
+
+    def __init__(self, interface: Interface) -> None:
+        """Keep the tables that every decode needs."""
+        self._interface = interface
+        self._calls = interface.calls
+        self._pools = interface.pools
+        self._population = interface.population
+        self._victims = len(interface.population.victims)
+        self._slot_mask = interface.population.slots_per_victim - 1
+
+    def _slot(self, rows: list[bytes], index: int, offset: int) -> int:
+        while True:
+            row = rows[index]
+            low, high = row[offset], row[offset + 1]
+            mode = low & 3
+            if mode == SlotMode.LITERAL:
+                return high & self._slot_mask
+            if mode == SlotMode.RAW:
+                return int.from_bytes(row[RAW_OFFSET : RAW_OFFSET + 8], "little")
+            if mode == SlotMode.TYPE:
+                slots = self._population.of_type(row[1] % self._victims, (low >> 2) % len(SLOT_TYPES))
+                return slots[high % len(slots)] if slots else 0
+            if index == 0:
+                return 0
+            index = high % index
+            destination = self._calls[rows[index][0] % len(self._calls)].destination
+            if destination is None:
+                return 0
+            offset = argument_offset(destination)
+
+    def _value(self, rows: list[bytes], index: int, offset: int, kind: str) -> int:
+        if kind == "slot":
+            return self._slot(rows, index, offset)
+        row = rows[index]
+        return self._pools[kind].value(row[offset], int.from_bytes(row[RAW_OFFSET : RAW_OFFSET + 8], "little"))
+
+    def decode(self, program: bytes) -> list[Decoded]:
+        """Every call of a program."""
+        rows = records(program)
+        return [self._decode(rows, index) for index in range(len(rows))]
+
+    def _decode(self, rows: list[bytes], index: int) -> Decoded:
+        row = rows[index]
+        number = row[0] % len(self._calls)
+        call: CallType = self._calls[number]
+        words = [0] * call.words
+        caps: list[int] = []
+        info = call.info
+        for position, parameter in enumerate(call.parameters):
+            offset = argument_offset(position)
+            if parameter.words > 1:  # from one selector, in steps of `hi` through the pool
+                values = self._pools[parameter.kind].values
+                raw = self._value(rows, index, offset, parameter.kind)
+                for i in range(parameter.words):
+                    choice = values[(row[offset] + i * row[offset + 1]) % len(values)]
+                    words[parameter.index + i] = raw if row[offset] == 0xFF else choice
+                continue
+            value = self._value(rows, index, offset, parameter.kind)
+            if parameter.place is Place.CAP:
+                caps.append(value)
+                continue
+            value = (value & ((1 << parameter.bits) - 1)) << parameter.shift
+            if parameter.place is Place.INFO:
+                info |= value
+            else:
+                words[parameter.index] |= value
+        target = self._value(rows, index, TARGET_OFFSET, call.target) if call.target else 0
+        return Decoded(number, row[1] % self._victims, call.syscall, target, info, tuple(words), tuple(caps))
+
+    def decode_table(self, program: bytes) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """What a victim writes for a DECODE_ONLY command: protocol.DECODED[calls]."""
+        calls = self.decode(program)
+        table = np.zeros(len(calls), protocol.DECODED)
+        for entry, call in zip(table, calls, strict=True):
+            entry["call"], entry["victim"], entry["syscall"] = call.call, call.victim, call.syscall
+            entry["target"], entry["info"] = call.target, call.info
+            entry["cap"][: len(call.caps)] = call.caps
+            entry["word0"] = call.words[0] if call.words else 0
+            entry["digest"] = digest(call)
+        return table
+
+
+def digest(call: Decoded) -> int:
+    """FNV-1a over message words and extra capabilities, 64 bits at a time."""
+    value = _FNV_OFFSET
+    for word in (*call.words, *call.caps):
+        value = (value ^ word) * _FNV_PRIME & _MASK
+    return value
