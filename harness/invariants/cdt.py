@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,16 +69,20 @@ def mdb_cte_at(context: Context) -> Judgement:
             judgement.fail_caps(
                 context,
                 rows[missing],
-                lambda row, name=name, ahead=ahead: f"{name} is {int(ahead[row]):#x}, no slot with a capability",
+                partial(_link, "{} is {:#x}, no slot with a capability", name, ahead),
             )
         one_sided = ~missing & (back[target] != caps.address[rows])
         if one_sided.any():
             judgement.fail_caps(
                 context,
                 rows[one_sided],
-                lambda row, name=name, ahead=ahead: f"{name} is {int(ahead[row]):#x}, which does not name it in turn",
+                partial(_link, "{} is {:#x}, which does not name it in turn", name, ahead),
             )
     return judgement
+
+
+def _link(text: str, name: str, target: Array, row: int) -> str:
+    return text.format(name, int(target[row]))
 
 
 @invariant("no_mloop", family=FAMILY, reference="l4v CSpaceInv_AI: no_mloop")

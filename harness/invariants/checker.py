@@ -16,8 +16,8 @@ from harness import protocol
 from harness.configs import MachineConfig
 from harness.errors import BothworldsError
 from harness.invariants import cdt, untyped, vspace, world  # noqa: F401 (they register their invariants)
-from harness.invariants.regions import RegionMap
 from harness.invariants.definitions import Context, Facts, Invariant, Violation, invariants
+from harness.invariants.regions import RegionMap
 from harness.kernel_state.elf import Elf
 from harness.kernel_state.layout import Layout
 from harness.kernel_state.memory import MemoryImage, Ram, read_optional

@@ -17,7 +17,10 @@ Array = np.ndarray[Any, Any]
 FAMILY = "untyped"
 MINIMUM_BITS = 4
 MAXIMUM_BITS = 47
-"""Binary logarithm of the bytes of an untyped (seL4_MinUntypedBits, seL4_MaxUntypedBits); the free index counts 2^4 bytes."""
+"""Binary logarithm of the bytes of an untyped (seL4_MinUntypedBits, seL4_MaxUntypedBits).
+
+The free index counts units of 2^MINIMUM_BITS bytes.
+"""
 
 
 def free_start(caps: CapTable, rows: Indices) -> Words:

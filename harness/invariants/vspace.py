@@ -52,8 +52,9 @@ def valid_vspace_objs(context: Context) -> Judgement:
     roots.add(state.global_address("armKSGlobalUserPGD"))
     for root, asids in zip(state.vspaces.roots, state.vspaces.asids, strict=True):
         if root not in roots:
+            leads = f"ASID {asids[0]}" if asids else "TTBR0"
             judgement.fail(
-                f"{'ASID ' + str(asids[0]) if asids else 'TTBR0'} leads to {root:#x}, which is no page global directory",
+                f"{leads} leads to {root:#x}, which is no page global directory",
                 "asid_pool",
                 root=hex(root),
                 asids=list(asids),

@@ -15,6 +15,8 @@ from harness.kernel_state.page_tables import Walk
 Array = np.ndarray[Any, Any]
 
 FAMILY = "world"
+REFERENCE = "docs/invariants.md"
+"""This family is the project's own."""
 _LEAF_KIND = {12: "pte", 21: "pde_large", 30: "pude_1g"}
 
 
@@ -35,7 +37,7 @@ def _fail_leaves(context: Context, judgement: Judgement, walk: Walk, rows: Array
         )
 
 
-@invariant("ns_bit_matches_world", family=FAMILY, reference="docs/invariants.md#ns_bit_matches_world")
+@invariant("ns_bit_matches_world", family=FAMILY, reference=REFERENCE)
 def ns_bit_matches_world(context: Context) -> Judgement:
     """Each page's effective NS bit is the world of the memory it maps, and of the capability behind it."""
     walk = context.state.user_walk
@@ -88,7 +90,7 @@ def kernel_table_words(context: Context) -> Words:
     return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 
 
-@invariant("no_cross_world_mapping", family=FAMILY, reference="docs/invariants.md#no_cross_world_mapping")
+@invariant("no_cross_world_mapping", family=FAMILY, reference=REFERENCE)
 def no_cross_world_mapping(context: Context) -> Judgement:
     """The kernel's window maps its regions of the config, each in its own world, and nothing else."""
     known = context.facts.window
@@ -133,9 +135,7 @@ def judge_window(context: Context) -> Judgement:
     return judgement
 
 
-@invariant(
-    "kernel_objects_in_secure_memory", family=FAMILY, reference="docs/invariants.md#kernel_objects_in_secure_memory"
-)
+@invariant("kernel_objects_in_secure_memory", family=FAMILY, reference=REFERENCE)
 def kernel_objects_in_secure_memory(context: Context) -> Judgement:
     """Every kernel object lies in secure general-purpose memory."""
     caps = context.state.caps
@@ -160,7 +160,7 @@ def _place(context: Context, row: int) -> str:
     return context.regions.describe(int(region[0]))
 
 
-@invariant("world_is_inherited", family=FAMILY, reference="docs/invariants.md#world_is_inherited")
+@invariant("world_is_inherited", family=FAMILY, reference=REFERENCE)
 def world_is_inherited(context: Context) -> Judgement:
     """World and device bit of an untyped or frame capability are those of the memory it covers."""
     caps = context.state.caps
@@ -190,7 +190,7 @@ def world_is_inherited(context: Context) -> Judgement:
     return judgement
 
 
-@invariant("ipc_buffer_not_device", family=FAMILY, reference="docs/invariants.md#ipc_buffer_not_device")
+@invariant("ipc_buffer_not_device", family=FAMILY, reference=REFERENCE)
 def ipc_buffer_not_device(context: Context) -> Judgement:
     """The frame in a thread's IPC buffer slot is general-purpose memory."""
     state = context.state
@@ -212,7 +212,7 @@ def ipc_buffer_not_device(context: Context) -> Judgement:
     return judgement
 
 
-@invariant("el3_untouched", family=FAMILY, reference="docs/invariants.md#el3_untouched")
+@invariant("el3_untouched", family=FAMILY, reference=REFERENCE)
 def el3_untouched(context: Context) -> Judgement:
     """EL3's text, constants and SCR_EL3 are as built, and no capability or mapping covers its memory."""
     state = context.state
