@@ -78,6 +78,7 @@ def adding_coverage(
     kept: list[bytes] = []
     seen: NDArray[np.uint8] | None = None
     for program in programs:
+        executor.coverage[:] = 0
         executor.run(program)
         features = _BUCKETS[executor.coverage]
         if seen is None:

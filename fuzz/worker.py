@@ -30,11 +30,10 @@ from harness.errors import BothworldsError, MachineError
 from harness.execution.executor import Executor
 from harness.execution.observation import Observation, Outcome
 from harness.findings.filing import Filer, Origin, Reduced
-from harness.findings.judge import HARNESS_DEFECT, Judge, of_outcome, of_violations
+from harness.findings.judge import HARNESS_DEFECT, Judge, of_outcome
 from harness.findings.minimise import Limits
 from harness.findings.signature import Signature, Symptom
-from harness.invariants.registry import Checker, CheckReport
-from harness.kernel_state.layout import Layout
+from harness.invariants.checker import CheckReport
 from harness.programs.interfaces import Interface
 from harness.protocol import CALL_BYTES
 
@@ -87,13 +86,15 @@ class Worker:
         begun = time.monotonic()
         self.executor.__enter__()
         boot_seconds = time.monotonic() - begun
-        layout = Layout.from_artefacts(settings.artefacts)
-        self.checker = Checker(layout, settings.artefacts.config, self.executor.snapshot)
-        self.judge = Judge(self.executor, self.checker)
+        self.judge = Judge.of(self.executor)
+        self.checker = self.judge.checker
         self.filer = Filer(self.judge, settings.artefacts, self.interface, settings.findings)
         self.hit: NDArray[np.uint8] = np.zeros(len(self.executor.blocks), np.uint8)
         self.started = time.monotonic()
         self.send(Ready(self.labels, boot_seconds))
+        verdict = self.judge.judge_start()
+        for symptom in verdict.symptoms:
+            self.publish(self.filer.at_start(symptom, verdict))
 
     def fuzz(self) -> NoReturn:
         """Hand control to libFuzzer; the worker leaves from within `execute`."""
@@ -157,7 +158,7 @@ class Worker:
         report = self.checker.check_changed(observation)
         self.count(report)
         if report.violations:
-            self.handle(data, of_violations(report.violations))
+            self.handle(data, self.judge.new_violations(report))
         elif executions % self.settings.check_every == 0:
             self.check_all(data, observation)
         if executions % self.settings.audit_every == 0:
@@ -184,7 +185,7 @@ class Worker:
         self.totals.check_seconds_whole += report.seconds
         self.totals.whole_checks += 1
         if report.violations:
-            self.handle(data, of_violations(report.violations))
+            self.handle(data, self.judge.new_violations(report))
 
     def audit(self, data: bytes) -> bool:
         """Whether the restored machine equals the snapshot; if not, that is a finding and the machine is replaced."""

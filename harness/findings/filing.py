@@ -27,7 +27,7 @@ from harness.findings.signature import (
 )
 from harness.programs.program import Program
 from harness.programs.yaml import format_call
-from harness.protocol import CALL_BYTES, MAXIMUM_CALLS, CallState
+from harness.protocol import CALL_BYTES, MAXIMUM_CALLS, REPORT, CallState
 
 if TYPE_CHECKING:
     from harness.build.artefacts import Artefacts
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from harness.machine.qemu import Qemu
     from harness.programs.interfaces import Interface
 
+SYSTEM_REGISTERS = tuple(name for name in REPORT.names or () if name.endswith(("_el1", "_el3")))
+"""System registers in EL3's report."""
 REPEATS = 3
 """Times that a symptom is looked for again before it counts as one that does not repeat."""
 
@@ -93,8 +95,6 @@ class Filer:
         """How many calls it takes until the symptom shows; None if it does not."""
 
         def shows(count: int) -> bool:
-            if count == 0:
-                return self.verdict(b"", symptom) is not None
             return self.verdict(program, symptom, count) is not None
 
         return first_showing(shows, calls_of(program))
@@ -113,16 +113,18 @@ class Filer:
         if count is None:
             # It shows at the end of the program and after none of its calls: keep the program as it is.
             return Reduced(program, signature_of(symptom, NOWHERE), None, True, verdict, symptom)
-        if count == 0:
-            verdict = self.verdict(b"", symptom) or verdict
-            return Reduced(b"", signature_of(symptom, BEFORE_ANY_CALL), None, True, verdict, symptom)
         smaller = self._shorten(program[: count * CALL_BYTES], symptom, limits)
-        first = self.first_call(smaller, symptom) or calls_of(smaller)
-        smaller = smaller[: first * CALL_BYTES]
-        verdict = self.verdict(smaller, symptom) or verdict
-        found = next((other for other in verdict.symptoms if other.key == symptom.key), symptom)
-        signature = signature_of(found, self.label(smaller, first - 1))
-        return Reduced(smaller, signature, first - 1, True, verdict, found)
+        count = self.first_call(smaller, symptom)
+        smaller = smaller[: (count or 0) * CALL_BYTES]
+        verdict = self.verdict(smaller, symptom) if count else None
+        if verdict is None or count is None:
+            return Reduced(program, signature_of(symptom, NOWHERE), None, False, None, symptom)
+        found = next(other for other in verdict.symptoms if other.key == symptom.key)
+        return Reduced(smaller, signature_of(found, self.label(smaller, count - 1)), count - 1, True, verdict, found)
+
+    def at_start(self, symptom: Symptom, verdict: Verdict) -> Reduced:
+        """A symptom of the snapshot itself."""
+        return Reduced(b"", signature_of(symptom, BEFORE_ANY_CALL), None, True, verdict, symptom)
 
     def _shorten(self, program: bytes, symptom: Symptom, limits: Limits) -> bytes:
         """Leave out calls before the last one."""
@@ -183,15 +185,16 @@ class Filer:
     def _add_machine(self, material: Material, observation: Observation) -> None:
         """What the machine shows of the last execution: memory, consoles, registers, backtrace."""
         executor = self.judge.executor
-        material.consoles = {"kernel": observation.console}
-        material.registers = {
-            name: observation.report[name] for name in observation.report.dtype.names if name != "smc_log"
-        }
-        material.backtrace = [str(frame) for frame in observation.backtrace]
         try:
+            material.consoles = {"secure": observation.console}
+            material.registers = dict(observation.registers) | {
+                name: observation.report[name] for name in SYSTEM_REGISTERS
+            }
+            material.backtrace = [str(frame) for frame in observation.backtrace]
+            material.backtrace += observation.gdb_backtrace.splitlines()
             material.memory = executor.memory.image()
         except MachineError:
-            material.memory = None  # the machine died of the program: nothing to read is a fact, too
+            return  # the machine died of the program: that there is nothing to read is a fact, too
 
 
 def decoded_calls(program: Program, results: NDArray[np.void] | None) -> list[dict[str, Any]]:

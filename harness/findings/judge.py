@@ -12,12 +12,14 @@ from harness.findings.signature import NOWHERE, Symptom, failing_function
 if TYPE_CHECKING:
     from harness.execution.executor import Executor
     from harness.execution.observation import Observation
-    from harness.invariants.registry import Checker, CheckReport, Violation
+    from harness.invariants.checker import Checker, CheckReport
+    from harness.invariants.registry import Violation
 
 LIVENESS_FINDINGS = frozenset({"assertion", "kernel-fault", "kernel-halt", "el3-panic", "hang-kernel", "hang-victim"})
 """Outcomes that are findings. The others (done, blocked, forged, system-off, system-reset) are ordinary, and `lost`
 says that the environment failed."""
 
+HANGS = frozenset({"hang-kernel", "hang-victim"})
 HARNESS_DEFECT = "harness-defect"
 VIOLATION = "violation"
 
@@ -62,14 +64,42 @@ def of_outcome(observation: Observation) -> Symptom | None:
 
 
 class Judge:
-    """Runs programs and judges them with everything there is."""
+    """Runs programs and judges them with everything there is.
+
+    What is violated in the snapshot already (`start`) is no program's doing: it is left out of
+    what programs are blamed for.
+    """
 
     def __init__(self, executor: Executor, checker: Checker) -> None:
         self.executor = executor
         self.checker = checker
+        self._at_start: frozenset[tuple[str, str]] | None = None
+        self.start: tuple[Symptom, ...] = ()
+        """Symptoms of the snapshot itself; known after `judge_start`."""
+
+    @classmethod
+    def of(cls, executor: Executor) -> Judge:
+        """A judge for a machine that is parked, with every invariant there is."""
+        from harness.invariants.checker import Checker
+        from harness.kernel_state.layout import Layout
+
+        built = executor.artefacts
+        layout = Layout.from_artefacts(built)
+        return cls(executor, Checker(layout, built.config, executor.snapshot, firmware_elf=built.firmware_elf))
+
+    def judge_start(self) -> Verdict:
+        """Judge the machine before any call: the empty program, once."""
+        observation = self.executor.run(b"")
+        violations = self.check(observation).violations
+        self._at_start = frozenset((violation.invariant, violation.message) for violation in violations)
+        liveness = of_outcome(observation)
+        self.start = tuple([liveness] if liveness is not None else of_violations(violations))
+        return Verdict(observation, self.start)
 
     def judge(self, program: bytes, *, stop_after: int = 0) -> Verdict:
         """Run a program from the snapshot, up to call `stop_after` (0: all of it), and judge what it leaves."""
+        if self._at_start is None:
+            self.judge_start()
         observation = self.executor.run(program, stop_after=stop_after)
         return Verdict(observation, tuple(self.symptoms(observation)))
 
@@ -79,7 +109,14 @@ class Judge:
         if liveness is not None:
             # A kernel that died in the middle of an operation owes no invariant anything.
             return [liveness]
-        return of_violations(self.check(observation).violations)
+        return self.new_violations(self.check(observation))
+
+    def new_violations(self, report: CheckReport) -> list[Symptom]:
+        """Symptoms of a check's violations, without those that the snapshot has."""
+        known = self._at_start
+        if not known:
+            return of_violations(report.violations)
+        return of_violations(item for item in report.violations if (item.invariant, item.message) not in known)
 
     def check(self, observation: Observation) -> CheckReport:
         """Every invariant on the machine as the execution left it."""

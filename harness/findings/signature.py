@@ -79,12 +79,12 @@ def signature_of(symptom: Symptom, label: str) -> Signature:
 
 
 def first_showing(shows: Callable[[int], bool], calls: int) -> int | None:
-    """The smallest number of calls after which a symptom shows, from 0 to `calls`; None if it never does.
+    """The smallest number of calls, from 1 to `calls`, after which a symptom shows; None if it never does.
 
     `shows(k)` runs the first k calls. Symptoms can come and go (an object with a bad mapping
     may be deleted later), so each length is tried in turn rather than by bisection.
     """
-    for stop_after in range(0, calls + 1):
+    for stop_after in range(1, calls + 1):
         if shows(stop_after):
             return stop_after
     return None

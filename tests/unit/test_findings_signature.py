@@ -40,7 +40,8 @@ def test_symptoms_are_equal_whatever_their_message() -> None:
 def test_the_first_call_is_found_even_if_the_symptom_goes_away() -> None:
     assert first_showing(lambda k: k in (3, 4), 6) == 3
     assert first_showing(lambda k: False, 6) is None
-    assert first_showing(lambda k: True, 6) == 0
+    assert first_showing(lambda k: True, 6) == 1
+    assert first_showing(lambda k: True, 0) is None
 
 
 def test_the_failing_function_is_not_the_one_that_halts() -> None:

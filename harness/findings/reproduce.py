@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Run a finding's program again: from the snapshot and from cold boots.
+
+A cold boot is plain: a flash image with the program in it, which the firmware starts by itself. No
+host takes part until the machine has parked, and then only to read its memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.build.artefacts import Artefacts
+from harness.errors import FindingError, MachineError, StageTimeout
+from harness.findings.bundle import Bundle, hash_mismatches
+from harness.findings.filing import Filer
+from harness.findings.judge import HANGS, HARNESS_DEFECT, Judge, of_outcome
+from harness.findings.signature import BEFORE_ANY_CALL, Signature, Symptom, signature_of
+from harness.programs.interfaces import Interface
+from harness.protocol import CALL_BYTES
+
+Watch = Callable[[str, bool, str], None]
+"""Called after each run: `snapshot` or `cold`, whether it showed the finding, and what it showed."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """`shown` of `runs` gave the same signature."""
+
+    shown: int = 0
+    runs: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.shown} of {self.runs}"
+
+    def count(self, shown: bool) -> Tally:
+        """With one more run."""
+        return Tally(self.shown + shown, self.runs + 1)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How often a finding showed again, from the snapshot and from cold boots."""
+
+    signature: Signature
+    snapshot: Tally
+    cold: Tally
+
+    @property
+    def any(self) -> bool:
+        """Whether at least one run showed it."""
+        return self.snapshot.shown + self.cold.shown > 0
+
+
+def build_of(bundle: Bundle, *, force: bool = False) -> Artefacts:
+    """Build the system that a finding was made on.
+
+    Raises FindingError if the result is another one (kernel source, patches, firmware or config have
+    changed since), unless `force`.
+    """
+    from harness.build.system import build
+
+    artefacts = build(bundle.config, release=bundle.finding.release, extra_patches=bundle.patches)
+    different = hash_mismatches(bundle.finding, artefacts.hashes)
+    if different and not force:
+        raise FindingError(
+            f"{bundle.path}: this finding is of another build: {'; '.join(different)}. "
+            "Check out the version that it was made with, or try all the same with --force"
+        )
+    return artefacts
+
+
+def reproduce(
+    bundle: Bundle, artefacts: Artefacts, *, times: int = 5, cold: int = 1, watch: Watch | None = None
+) -> Reproduction:
+    """Run a finding's program `times` times from the snapshot and from `cold` cold boots."""
+    from harness.execution.executor import Executor
+
+    if bundle.finding.kind == HARNESS_DEFECT:
+        raise FindingError(
+            f"{bundle.path}: a defect of the harness, not of the kernel: its evidence lists what the restore missed"
+        )
+    wanted = bundle.finding.identity
+    snapshot, cold_runs = Tally(), Tally()
+    with Executor(artefacts, coverage=False) as executor:
+        filer = Filer(Judge.of(executor), artefacts, Interface.load(artefacts), bundle.path.parent)
+        filer.judge.judge_start()
+        for _ in range(times):
+            shown, what = _from_snapshot(filer, bundle, wanted)
+            snapshot = snapshot.count(shown)
+            if watch is not None:
+                watch("snapshot", shown, what)
+    for _ in range(cold):
+        shown, what = _from_cold(bundle, artefacts, filer, wanted)
+        cold_runs = cold_runs.count(shown)
+        if watch is not None:
+            watch("cold", shown, what)
+    return Reproduction(wanted, snapshot, cold_runs)
+
+
+def _symptom(wanted: Signature, bundle: Bundle) -> Symptom:
+    """The symptom that a signature asks for."""
+    return Symptom(bundle.finding.kind, bundle.finding.invariant or "", wanted.place)
+
+
+def _from_snapshot(filer: Filer, bundle: Bundle, wanted: Signature) -> tuple[bool, str]:
+    """One run in step mode: the label of the call after which the symptom shows is part of the signature."""
+    if wanted.label == BEFORE_ANY_CALL:
+        symptoms = filer.judge.judge_start().symptoms
+        return _match(symptoms, wanted, BEFORE_ANY_CALL)
+    symptom = _symptom(wanted, bundle)
+    try:
+        symptoms = filer.judge.judge(bundle.program).symptoms
+    except MachineError as error:
+        filer.judge.executor.replace()
+        return False, str(error)
+    if not any(other.key == symptom.key for other in symptoms):
+        return _match(symptoms, wanted, wanted.label)
+    if bundle.finding.first_call is None:
+        return _match(symptoms, wanted, wanted.label)
+    count = filer.first_call(bundle.program, symptom)
+    return _match(symptoms, wanted, filer.label(bundle.program, None if count is None else count - 1))
+
+
+def _from_cold(bundle: Bundle, artefacts: Artefacts, filer: Filer, wanted: Signature) -> tuple[bool, str]:
+    """One cold boot. It cannot stop after each call, so the label is taken from the finding's own program."""
+    from harness.execution.executor import Executor
+
+    calls = len(bundle.program) // CALL_BYTES
+    try:
+        with Executor(cold_build(artefacts, bundle.program), coverage=False) as executor:
+            observation = executor.observe_boot(calls)
+            liveness = of_outcome(observation)
+            if liveness is not None:
+                return _match((liveness,), wanted, wanted.label)
+            report = filer.judge.checker.check(executor.memory, observation)
+            return _match(tuple(filer.judge.new_violations(report)), wanted, wanted.label)
+    except StageTimeout as error:
+        # It never parked. Kernel and victim cannot be told apart any more: what was found decides.
+        if bundle.finding.kind in HANGS:
+            return True, f"{wanted} (it did not park)"
+        return False, str(error)
+
+
+def _match(symptoms: tuple[Symptom, ...], wanted: Signature, label: str) -> tuple[bool, str]:
+    signatures = [signature_of(symptom, label) for symptom in symptoms]
+    return wanted in signatures, ", ".join(map(str, signatures)) or "nothing"
+
+
+def cold_build(artefacts: Artefacts, program: bytes) -> Artefacts:
+    """The same system with the program in its flash image."""
+    return dataclasses.replace(artefacts, flash=flash_with(artefacts, program))
+
+
+def flash_with(artefacts: Artefacts, program: bytes) -> Path:
+    """A flash image that runs the program by itself when the snapshot is reached."""
+    from harness.build.firmware import build_firmware
+    from harness.build.flash import build_flash
+
+    kernel = types.SimpleNamespace(elf=artefacts.kernel_elf)
+    guests = types.SimpleNamespace(root_task_elf=artefacts.root_task_elf)
+    return build_flash(artefacts.config, kernel, guests, build_firmware(artefacts.config), program=program)
