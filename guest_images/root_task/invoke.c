@@ -67,7 +67,7 @@ void map_report(volatile byte *page)
         REPORT(i * sizeof(word)) = 0;
 }
 
-/* Ranges from before the exchange area is mapped are kept until then. */
+/* Tells the host about a range of physical memory. */
 void report(word address, word size, word kind, word victim, word object)
 {
     if (entries == BW_MAXIMUM_POPULATION_ENTRIES)

@@ -24,6 +24,12 @@ static struct source sources[CONFIG_MAX_NUM_BOOTINFO_UNTYPED_CAPS];
 static word source_count, slots_used;
 static struct source *small[2]; /* by world */
 
+/* The supervisor's own capability table is the first object of the secure pool. */
+void memory_report(void)
+{
+    report(small[0]->address, 1ul << (VAULT_BITS + seL4_SlotBits), BW_KIND_KERNEL_OBJECT, 0, BW_NO_OBJECT);
+}
+
 void memory_init(const seL4_BootInfo *info)
 {
     source_count = info->untyped.end - info->untyped.start;

@@ -43,6 +43,7 @@ void supervisor_main(const seL4_BootInfo *info)
     begin(3);
     map_exchange();
     report(EXCHANGE_ADDRESS, EXCHANGE_PAGES * BW_PAGE, BW_KIND_EXCHANGE, 0, BW_NO_OBJECT);
+    memory_report();
     begin(4);
     make_objects();
     begin(5);

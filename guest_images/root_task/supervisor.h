@@ -125,6 +125,7 @@ void map_table(word table, word label, word vspace, word address);
 
 /* memory.c */
 void memory_init(const seL4_BootInfo *info);
+void memory_report(void);
 void memory_own_space(const seL4_BootInfo *info);
 word allocate(word type, word bits, word non_secure, word slot, word count);
 word allocate_device(word type, word bits, word device, word slot);
