@@ -37,6 +37,7 @@ class PrintedConsole(_Spawn):
     def __init__(self) -> None:
         super().__init__(timeout=10, encoding="utf-8", codec_errors=_ERRORS)
         self.fd = os.memfd_create("console", os.MFD_CLOEXEC)
+        self.closed = False
         self._offset = 0
         self._incremental = codecs.getincrementaldecoder("utf-8")(_ERRORS)
 

@@ -16,6 +16,11 @@ from harness.packages import tool
 
 SOURCE = Path(__file__).with_name("toy.S")
 STORE, SET, HANG, HOST, PARK, PRINT, CALL, COUNT = range(8)
+SECURE, NORMAL, OUTSIDE = 0x0E10_0000, 0x4030_0000, 0x0E20_0000
+"""Addresses that a program may store to: in the restore set, and outside of it."""
+TOY_RANGES = [(SECURE, 0x40000), (NORMAL, 0x40000)]
+X27 = 28
+"""The toy's only register, as `omit_register` counts."""
 
 
 def call(operation: int, address: int = 0, value: int = 0) -> bytes:
