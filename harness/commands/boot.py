@@ -46,7 +46,8 @@ def boot(
             say("normal world's console" + ("" if normal else ": silent"), "bold")
             _show_console(normal)
             version = ".".join(str(part) for part in qemu.version)
-            say(f"{artefacts.config.name} is parked (QEMU {version}, {'release' if release else 'debug'} kernel)", "green")
+            kind = "release" if release else "debug"
+            say(f"{artefacts.config.name} is parked (QEMU {version}, {kind} kernel)", "green")
     finally:
         shared.close()
 

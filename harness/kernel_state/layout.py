@@ -95,16 +95,6 @@ class Layout:
         return {value: name for name, value in errors.items() if name != "seL4_NumErrors"}
 
     @cached_property
-    def error_names(self) -> dict[int, str]:
-        """Names of the errors that an invocation answers with (`seL4_Error`), by number."""
-        names = list(self.types.constants)
-        try:
-            listed = names[names.index("seL4_NoError") : names.index("seL4_NumErrors")]
-        except ValueError:
-            return {}
-        return {self.types.constants[name]: name.removeprefix("seL4_") for name in listed}
-
-    @cached_property
     def cap_types(self) -> dict[str, int]:
         """Values of capType by name of the capability's block (`untyped_cap`)."""
         return self.union("cap").values
