@@ -5,6 +5,9 @@
 /* Pages of the supervisor's own address space behind its image, in the page table that the image uses */
 #define WINDOW (SUPERVISOR_IMAGE + 0x1f0000ul)
 #define EXCHANGE_WINDOW (WINDOW + 0x1000)
+/* The same for larger frames: the tables above are there */
+#define LARGE_WINDOW (SUPERVISOR_IMAGE + 0x400000ul)
+#define HUGE_WINDOW 0x40000000ul
 
 extern const byte victim_image[], victim_image_end[];
 
@@ -16,6 +19,15 @@ static void map_exchange(void)
         stop(ERROR_ADDRESS, message[0]);
     map_frame(V_EXCHANGE, V_VSPACE, EXCHANGE_WINDOW, 3, ATTRIBUTES_DATA);
     map_report((volatile byte *)EXCHANGE_WINDOW);
+}
+
+/* Writes a frame's physical address into its first word, so that a program can tell what it reads. */
+void mark_frame(word frame, word type, word address)
+{
+    word window = type == OBJECT_PAGE_4K ? WINDOW : type == OBJECT_PAGE_2M ? LARGE_WINDOW : HUGE_WINDOW;
+    map_frame(frame, V_VSPACE, window, 3, ATTRIBUTES_DATA);
+    *(volatile word *)window = address;
+    require(invoke(frame, ARMPageUnmap, 0, 0, 0, 0), frame);
 }
 
 /* Writes a page of the victims' image into a frame. */

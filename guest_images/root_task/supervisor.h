@@ -131,6 +131,10 @@ word allocate(word type, word bits, word non_secure, word slot, word count);
 word allocate_device(word type, word bits, word device, word slot);
 word object_bits(word type, word bits);
 
+/* supervisor.c */
+void mark_frame(word frame, word type, word address);
+void fill_frame(word frame, word page);
+
 /* victims.c */
 void make_objects(void);
 void make_victim(word victim);

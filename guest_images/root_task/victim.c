@@ -84,6 +84,16 @@ static void decode_all(word calls)
         write_decoded(PROGRAM, i, table + i * BW_DECODED_BYTES);
 }
 
+/* Gives the caller of the last call a chance to return from it, so that its result tells what became of it. */
+static void wait_for_last(word next, word self)
+{
+    if (!next || record_victim(PROGRAM, next - 1) == self)
+        return;
+    const volatile byte *result = (const volatile byte *)VICTIM_EXCHANGE + BW_EXCHANGE_RESULTS + (next - 1) * BW_RESULT_BYTES;
+    for (word i = 0; i < PATIENCE && *(const volatile half *)(result + BW_RESULT_STATE) == BW_CALL_STARTED; i++)
+        yield();
+}
+
 /* Whether the turn was passed on while this victim waited. */
 static word wait_for_turn(word next)
 {
@@ -99,14 +109,15 @@ static word wait_for_turn(word next)
 void victim_main(word self)
 {
     COMMAND_PAGE(BW_EXCHANGE_READY) |= 1ul << self;
-    while (COMMAND_PAGE(BW_EXCHANGE_READY) != (1ul << VICTIMS) - 1)
-        yield();
-    /* The first park is the snapshot: victim 0 makes it, and the others wait for a program. */
-    if (self == 0)
-        wait_for_host(COMMAND_PAGE(BW_EXCHANGE_NONCE));
-    else
+    /* The first park is the snapshot: victim 0 makes it when all others wait for a program. */
+    if (self) {
         while (!COMMAND_PAGE(BW_EXCHANGE_CALLS))
             yield();
+    } else {
+        while (COMMAND_PAGE(BW_EXCHANGE_READY) != (1ul << VICTIMS) - 1)
+            yield();
+        wait_for_host(COMMAND_PAGE(BW_EXCHANGE_NONCE));
+    }
     for (;;) {
         word calls = COMMAND_PAGE(BW_EXCHANGE_CALLS), stop_after = COMMAND_PAGE(BW_EXCHANGE_STOP_AFTER);
         word next = COMMAND_PAGE(BW_EXCHANGE_NEXT_CALL);
@@ -120,6 +131,8 @@ void victim_main(word self)
                 COMMAND_PAGE(BW_EXCHANGE_REPETITION) = repetition + 1;
                 COMMAND_PAGE(BW_EXCHANGE_NEXT_CALL) = 0;
             } else {
+                if (!decode_only)
+                    wait_for_last(next, self);
                 wait_for_host(COMMAND_PAGE(BW_EXCHANGE_NONCE));
             }
             continue;

@@ -8,7 +8,6 @@
 #define SUPERVISOR_PRIORITY ((word)CONFIG_NUM_PRIORITIES - 1)
 
 extern const word victim_image[]; /* begins with the table of entries */
-void fill_frame(word frame, word page);
 
 static const byte kind_of_type[] = {
     [OBJECT_UNTYPED] = BW_KIND_ARENA,
@@ -60,6 +59,8 @@ void make_objects(void)
             kind = BW_KIND_DEVICE;
         } else {
             address = allocate(o->type, o->size_bits, o->non_secure, slot, 1);
+            if (kind == BW_KIND_FRAME)
+                mark_frame(slot, o->type, address);
         }
         if (address)
             report(address, 1ul << object_bits(o->type, o->size_bits), kind, 0, i);
@@ -114,7 +115,8 @@ void make_victim(word v)
 static void configure(word tcb, word victim, word priority, word buffer)
 {
     word caps[] = {OWN(victim, OWN_CNODE), OWN(victim, OWN_VSPACE), OWN(victim, OWN_STATE)};
-    require(invoke(tcb, TCBConfigure, 3, caps, 5, (word[]){0, priority << 8 | priority, 0, 0, buffer}), tcb);
+    word mr[] = {victim_fault_handler[victim], priority << 8 | priority, 0, 0, buffer};
+    require(invoke(tcb, TCBConfigure, 3, caps, 5, mr), tcb);
 }
 
 /* Sets program counter, stack pointer and x0. */

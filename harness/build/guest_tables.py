@@ -228,15 +228,19 @@ def population_header(interface: Interface, config: MachineConfig) -> str:
         "POOL_OBJECT": pool,
     }
     worlds = ", ".join(str(int(victim.world == "non-secure")) for victim in population.victims)
+    handlers = ", ".join(
+        str(population.slot_number(i, victim.fault_handler or "") or 0) for i, victim in enumerate(population.victims)
+    )
     return "".join(
         [
             _HEAD,
             '#pragma once\n#include "constants.h"\n',
             *(f"#define {name} {value}\n" for name, value in defines.items()),
-            f"extern const byte victim_non_secure[{len(victims)}];\n",
+            "extern const byte victim_non_secure[VICTIMS];\nextern const byte victim_fault_handler[VICTIMS];\n",
             "extern const struct object objects[OBJECTS];\nextern const struct helper helpers[HELPERS];\n",
             "extern const struct population_slot slots[SLOT_ENTRIES];\n#ifdef POPULATION_DATA\n",
             f"const byte victim_non_secure[] = {{{worlds}}};\n",
+            f"const byte victim_fault_handler[] = {{{handlers}}};\n",
             _array("struct object", "objects", objects).replace("static ", "", 1),
             _array("struct helper", "helpers", helpers).replace("static ", "", 1),
             "#define POPULATION_SLOTS \\\n" + " \\\n".join(f"    {slot}," for slot in slots) + "\n#endif\n",

@@ -63,10 +63,15 @@ class _Strict(BaseModel):
 
 
 class Victim(_Strict):
-    """One interpreter thread; `world` is where its code, data, stack and IPC buffer lie."""
+    """One interpreter thread.
+
+    `world` is where its code, data, stack and IPC buffer lie; `fault_handler` names the slot of its
+    own whose endpoint gets its faults, and those of the helpers in its spaces.
+    """
 
     name: str
     world: Literal["secure", "non-secure"]
+    fault_handler: str | None = None
 
 
 class Addresses(_Strict):
@@ -144,6 +149,9 @@ class _File(_Strict):
             names = [slot.name for slot in slots]
             if len(set(names)) != len(names):
                 raise ValueError(f"slots: '{victim}' has two slots of one name")
+            handler = self.victims[victims.index(victim)].fault_handler
+            if handler is not None and handler not in names:
+                raise ValueError(f"victims: '{victim}' has no slot '{handler}' for its fault_handler")
         return self
 
 
