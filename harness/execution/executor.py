@@ -222,6 +222,12 @@ class Executor:
         outcome = Outcome.DONE if status == _DONE else self._outcome(status)
         return Observation(self, sequence, outcome, calls, seconds)
 
+    def observe_boot(self, calls: int) -> Observation:
+        """What a cold boot showed whose flash image holds a program of so many calls; to be asked before any run()."""
+        status = self.control.report_longs[_STATUS]
+        outcome = Outcome.DONE if status == _DONE else self._outcome(status)
+        return Observation(self, self.sequence, outcome, calls, self.boot_events[-1].seconds)
+
     def _choose_restore(self, restore: bool, collect: bool) -> None:
         """What the plugin does on waking and on parking; in the usual case nothing new."""
         if not restore:
