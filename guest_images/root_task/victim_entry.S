@@ -18,11 +18,13 @@ victim_start:
         bl      victim_main
         brk     #0
 
-/* Helpers, blocked for ever in one system call. x0: capability pointer of the endpoint; they have no stack. */
+/*
+ * Helpers, blocked in one system call. x0: capability pointer of the endpoint; they have no stack.
+ * Once let go a helper faults and stops: were it to call again, whatever a program has put into its
+ * slot could answer at once, for ever.
+ */
         .macro  helper name, number, length
 \name:
-        mov     x19, x0
-1:      mov     x0, x19
         mov     x1, #\length
         mov     x2, #0x5e
         mov     x3, #1
@@ -30,7 +32,7 @@ victim_start:
         mov     x5, #3
         mov     x7, #\number
         svc     #0
-        b       1b
+        brk     #0
         .endm
 
         helper  helper_send, SYSTEM_CALL_SEND, 2
