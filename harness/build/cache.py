@@ -27,9 +27,8 @@ def publish(name: str, fill: Callable[[Path], None]) -> Path:
         final.parent.mkdir(parents=True, exist_ok=True)
         directory = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=final.parent))
     except OSError as error:
-        raise OutputError(
-            f"cannot write the build cache {final.parent} ({error.strerror}); set BOTHWORLDS_CACHE to a writable directory"
-        ) from error
+        remedy = "set BOTHWORLDS_CACHE to a writable directory"
+        raise OutputError(f"cannot write the build cache {final.parent} ({error.strerror}); {remedy}") from error
     try:
         fill(directory)
         directory.chmod(0o755)

@@ -173,6 +173,10 @@ def kernel_options(config: MachineConfig, *, release: bool) -> dict[str, OptionV
             near = difflib.get_close_matches(name, [*options, *_known_options()], 1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise ConfigError(f"config '{config.name}', field kernel.options: no kernel option '{name}'{hint}")
+        default = options.get(name)
+        if default is not None and isinstance(default, bool) != isinstance(value, bool):
+            kind = "true or false" if isinstance(default, bool) else "a number"
+            raise ConfigError(f"config '{config.name}', field kernel.options.{name}: is {value!r}, must be {kind}")
         options[name] = value
     return {name: value for name, value in sorted(options.items()) if value is not False}
 
@@ -251,7 +255,7 @@ def _build(
     directory: Path, options: dict[str, OptionValue], regions: str, *, release: bool, extra: Sequence[Path]
 ) -> None:
     """Fill `directory` with source/, generated/ and kernel.elf."""
-    source, generated = directory / "source", directory / "generated"
+    source = directory / "source"
     shutil.copytree(fetch_kernel_source(), source)
     apply_series(source, extra)
     _generate(directory, options, regions, release=release)
@@ -310,8 +314,16 @@ def _generate(directory: Path, options: dict[str, OptionValue], regions: str, *,
     ):
         (generated / name).parent.mkdir(parents=True, exist_ok=True)
         preprocessed = f"generated/{name}.pbf"
-        _run(directory, [CROSS + "cpp", *_preprocessor(release), "-include", "autoconf.h", "-P", bitfields, "-o", preprocessed])
+        _run(
+            directory,
+            [CROSS + "cpp", *_preprocessor(release), "-include", "autoconf.h", "-P", bitfields, "-o", preprocessed],
+        )
+        accessors = generated / f"{name}_gen.h"
         _tool(directory, "bitfield_gen.py", [preprocessed, f"generated/{name}_gen.h", *prunes])
+        # The generator makes the include guard out of the absolute path.
+        text = accessors.read_text()
+        guard = text.split(maxsplit=2)[1]
+        accessors.write_text(text.replace(guard, f"GENERATED_{name.replace('/', '_').upper()}_H"))
 
 
 def _pruning_sources(directory: Path) -> list[str]:
@@ -340,7 +352,9 @@ def _run(directory: Path, command: list[str]) -> None:
         "PYTHONHASHSEED": "0",
     }
     try:
-        result = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, errors="replace")
+        result = subprocess.run(
+            command, cwd=directory, env=environment, capture_output=True, text=True, errors="replace"
+        )
     except FileNotFoundError as error:
         raise MissingPackage(command[0], "apt-get install gcc-aarch64-linux-gnu", "it builds the kernel") from error
     if result.returncode:
@@ -354,13 +368,17 @@ def _tools() -> str:
     """Versions of what the build runs."""
     if shutil.which(CROSS + "gcc") is None:
         raise MissingPackage(CROSS + "gcc", "apt-get install gcc-aarch64-linux-gnu", "it builds the kernel")
-    versions = [subprocess.run([CROSS + tool, "--version"], capture_output=True, text=True).stdout for tool in ("gcc", "ld")]
+    versions = [
+        subprocess.run([CROSS + tool, "--version"], capture_output=True, text=True).stdout for tool in ("gcc", "ld")
+    ]
     for package in _GENERATOR_PACKAGES:
         try:
             versions.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError as error:
             raise MissingPackage(
-                f"Python package {package}", f"{sys.executable} -m pip install {package}", "the kernel's generators use it"
+                f"Python package {package}",
+                f"{sys.executable} -m pip install {package}",
+                "the kernel's generators use it",
             ) from error
     return "\n".join(versions)
 

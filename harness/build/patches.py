@@ -80,10 +80,16 @@ def _read(path: Path) -> str:
     return path.read_bytes().decode("utf-8", "surrogateescape")
 
 
+def _lines(text: str) -> list[str]:
+    """Lines with their ends. Only a newline ends a line; `str.splitlines` knows more."""
+    *complete, rest = text.split("\n")
+    return [line + "\n" for line in complete] + ([rest] if rest else [])
+
+
 def read_patch(path: Path) -> Patch:
     """Parse a patch. Raises PatchError that names file and line."""
     try:
-        lines = _read(path).splitlines(keepends=True)
+        lines = _lines(_read(path))
     except OSError as error:
         raise PatchError(f"{path}: cannot read the patch ({error})") from error
     start = next((n for n, line in enumerate(lines) if line.startswith(("diff --git ", "--- "))), None)
@@ -91,11 +97,9 @@ def read_patch(path: Path) -> Patch:
         raise PatchError(f"{path}: holds no diff; a patch is a header and a unified diff with a/ and b/ paths")
     fields: dict[str, str] = {}
     body = 0
-    for body, line in enumerate(lines[:start]):
-        found = re.fullmatch(r"([A-Z][A-Za-z-]*): (.*)\n", line)
-        if not found:
-            break
+    while body < start and (found := re.fullmatch(r"([A-Z][A-Za-z-]*): (.*)\n", lines[body])):
         fields[found[1]] = found[2].strip()
+        body += 1
     changes = _parse_changes(path, lines, start)
     return Patch(path, fields, "".join(lines[body:start]).strip(), tuple(changes))
 
@@ -191,7 +195,7 @@ def apply_patch(patch: Patch, directory: Path) -> None:
             raise _refusal(patch, change, 1, "the file that it creates exists already")
         if not change.creates and before is None:
             raise _refusal(patch, change, 1, "there is no such file")
-        after = _apply_hunks(patch, change, (before or "").splitlines(keepends=True))
+        after = _apply_hunks(patch, change, _lines(before or ""))
         results[change.path] = None if change.deletes else "".join(after)
     for name, text in results.items():
         target = directory / name
@@ -271,5 +275,5 @@ def line_counts() -> list[tuple[str, int, int]]:
 
 
 if __name__ == "__main__":
-    for name, added, removed in line_counts():
-        print(f"{name:44} +{added:<4} -{removed}")
+    for patch_name, added_lines, removed_lines in line_counts():
+        print(f"{patch_name:44} +{added_lines:<4} -{removed_lines}")
