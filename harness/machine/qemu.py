@@ -52,6 +52,8 @@ class QemuSettings:
     """Directories outside /usr that it must see; it may read all that is in them."""
     extra: tuple[str, ...] = ()
     """More options for its command line."""
+    descriptors: tuple[int, ...] = ()
+    """Descriptors that it inherits beside the machine's own, for `extra` to name."""
 
     def program(self) -> str:
         """Absolute path of the QEMU program; raises MissingPackage."""
@@ -189,6 +191,7 @@ class Qemu:
         given = [qmp_end.detach(), uart_end.detach(), self._listen().detach(), lifeline_end, flash, plugin]
         inherited = [printed.fd, shared.memory.secure.fd, shared.memory.normal.fd, shared.control.fd]
         inherited += [part.fd for part in (shared.coverage, shared.blocks) if part is not None]
+        inherited += self.settings.descriptors
         arguments = self._plugin_arguments(lifeline_end)
         machine = "virt,secure=on,virtualization=on,gic-version=2,memory-backend=ram,dtb-randomness=off"
         size = config.qemu.memory_mib
@@ -274,9 +277,12 @@ class Qemu:
         return f"/proc/{os.getpid()}/fd/{self._gdb_socket}"
 
     def gdb(self) -> Gdb:
-        """A gdb with all symbols, not yet attached; it ends with the machine."""
+        """A gdb with the symbols of kernel, firmware and victims, not yet attached; it ends with the machine.
+
+        The root task's are left out: its addresses are the victims' as well, and it sleeps once the machine is parked.
+        """
         built = self.artefacts
-        gdb = Gdb([built.kernel_elf, built.firmware_elf, built.root_task_elf])
+        gdb = Gdb([built.kernel_elf, built.firmware_elf, built.victim_elf])
         self._gdbs.append(gdb)
         return gdb
 
