@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,7 +155,7 @@ def test_nothing_is_left(toy: Artefacts, tmp_path: Path, what: str, sent: int) -
 
 
 def test_no_wrapper_is_left(toy: Artefacts) -> None:
-    """bubblewrap and its init end with QEMU."""
+    """Bubblewrap and its init end with QEMU."""
     with Executor(toy, ranges=TOY_RANGES) as executor:
         process = executor.machine._process
         assert process is not None
@@ -194,7 +195,7 @@ def test_runs_as_an_ordinary_user(toy: Artefacts, monkeypatch: pytest.MonkeyPatc
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         directory = Path(name)
         directory.chmod(0o777)
-        copies = {}
+        copies: dict[str, Any] = {}
         for field in dataclasses.fields(toy):
             value = getattr(toy, field.name)
             if isinstance(value, Path) and value.is_file():

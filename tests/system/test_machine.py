@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pexpect
@@ -25,7 +26,7 @@ def test_boots_in_stages(toy: Artefacts) -> None:
     with Executor(toy, ranges=TOY_RANGES) as executor:
         events = executor.boot_events
         assert [event.stage for event in events] == list(Stage)
-        assert all(before.seconds <= after.seconds for before, after in zip(events, events[1:], strict=False))
+        assert all(before.seconds <= after.seconds for before, after in pairwise(events))
         assert "toy: booted" in "".join(event.console for event in events) + executor.machine.secure_console.text()
 
 
