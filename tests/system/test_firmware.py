@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import select
-import subprocess
 import time
 import zlib
 from collections.abc import Iterator
@@ -24,8 +21,6 @@ from harness.build.smc_functions import NOT_SUPPORTED, load_smc_functions
 from harness.configs import MachineConfig
 from harness.kernel_state.elf import Elf
 from harness.machine.qemu import Qemu, Shared
-from harness.machine.version import PROGRAM
-from harness.packages import tool
 from harness.protocol import Command, ParkStatus
 from tests.system.bare import (
     FULL,
@@ -37,6 +32,7 @@ from tests.system.bare import (
     build_bare,
     build_guest,
     guest_artefacts,
+    plain_console,
     program_bytes,
     with_flash,
 )
@@ -335,27 +331,6 @@ def test_panic_in_a_program(bare: Artefacts, tmp_path: Path) -> None:
 
 
 # -- programs in flash
-
-
-def plain_console(artefacts: Artefacts, pattern: str) -> str:
-    """Boot with plain QEMU (no plugin, no host) until the secure console shows a pattern; all of its text."""
-    options = ["-M", "virt,secure=on,virtualization=on", "-cpu", artefacts.config.qemu.cpu, "-m", "512M"]
-    options += ["-nodefaults", "-display", "none", "-serial", "null", "-serial", "stdio"]
-    command = [tool(PROGRAM), *options, "-bios", str(artefacts.flash)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    text = b""
-    try:
-        deadline = time.monotonic() + 10
-        while not re.search(pattern, text.decode()):
-            ready, _, _ = select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))
-            assert ready, f"the console does not show {pattern!r}: {text.decode()}"
-            text += os.read(process.stdout.fileno(), 4096)
-        return text.decode().replace("\r\n", "\n")
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def test_a_program_runs_from_flash(config: MachineConfig, tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import select
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -194,3 +198,27 @@ def bare_machine(artefacts: Artefacts) -> Iterator[BareMachine]:
             yield machine
     finally:
         shared.close()
+
+
+def plain_console(artefacts: Artefacts, pattern: str) -> str:
+    """Boot with plain QEMU (no plugin, nobody answers EL3) until the secure console shows a pattern; its text."""
+    settings = artefacts.config.qemu
+    options = ["-M", "virt,secure=on,virtualization=on", "-cpu", settings.cpu, "-m", f"{settings.memory_mib}M"]
+    options += ["-nodefaults", "-display", "none", "-serial", "null", "-serial", "stdio"]
+    command = [tool(PROGRAM), *options, "-bios", str(artefacts.flash)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    text = b""
+    try:
+        deadline = time.monotonic() + 10
+        while not re.search(pattern, text.decode()):
+            ready, _, _ = select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"the console does not show {pattern!r}: {text.decode()}"
+            data = os.read(process.stdout.fileno(), 4096)
+            assert data, f"QEMU ended: {text.decode()}"
+            text += data
+        return text.decode().replace("\r\n", "\n")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
