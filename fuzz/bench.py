@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""How fast every part is, each beside a baseline that is measured in the same run.
+
+The programs are those of `harness.programs.mix`: 16 calls, of which at least half succeed, Yield
+at most 5 % and every other call of the table at least 4 %. Numbers of one machine at one time:
+compare ratios, not values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fuzz.campaign import Campaign, CampaignSettings, run_campaign, usable_cores
+from fuzz.statistics import CallStatistics, Totals
+from harness.build.artefacts import Artefacts
+from harness.errors import EnvironmentFailure, MachineError
+from harness.execution.executor import Executor
+from harness.execution.observation import Outcome
+from harness.findings.judge import Judge
+from harness.machine.boot import Stage
+from harness.machine.qemu import Qemu, QemuSettings
+from harness.programs.interfaces import Interface
+from harness.programs.mix import Mix
+from harness.programs.program import Program
+from harness.protocol import EXCHANGE, MAXIMUM_CALLS
+
+PROGRAMS = 256
+CALLS = 16
+LONG_REPETITIONS = 200
+WORLD = "world"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measurement; `ratio` is value over baseline."""
+
+    name: str
+    value: float
+    unit: str
+    baseline: float | None = None
+    meaning: str = ""
+    """What the baseline is."""
+
+    @property
+    def ratio(self) -> float | None:
+        """Value over baseline; None without one."""
+        return self.value / self.baseline if self.baseline else None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `bench --json` writes for it."""
+        return {
+            "name": self.name,
+            "value": self.value,
+            "unit": self.unit,
+            "baseline": self.baseline,
+            "ratio": self.ratio,
+            "baseline_is": self.meaning,
+        }
+
+    def row(self) -> tuple[str, ...]:
+        """Cells of its row in the table."""
+        ratio = "" if self.ratio is None else f"{self.ratio:.3g}"
+        baseline = "" if self.baseline is None else _number(self.baseline)
+        return self.name, _number(self.value), self.unit, baseline, ratio, self.meaning
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def mix_programs(interface: Interface, count: int = PROGRAMS, seed: int = 1) -> list[bytes]:
+    """The fixed mix: always the same programs for the same call table."""
+    mix = Mix(interface, seed)
+    return [mix.program(CALLS).to_bytes() for _ in range(count)]
+
+
+class Bench:
+    """Measurements on one build. Each method gives one or more metrics."""
+
+    def __init__(self, artefacts: Artefacts, seconds: float, watch: Callable[[str], None] | None = None) -> None:
+        self.artefacts = artefacts
+        self.seconds = seconds
+        self.interface = Interface.load(artefacts)
+        self.programs = mix_programs(self.interface)
+        self.core = usable_cores()[-1]
+        self._watch = watch
+
+    def _tell(self, what: str) -> None:
+        if self._watch is not None:
+            self._watch(what)
+
+    @contextlib.contextmanager
+    def executor(self, **options: Any) -> Iterator[Executor]:
+        """A parked machine on the core that is measured on."""
+        with Executor(self.artefacts, core=self.core, **options) as executor:
+            yield executor
+
+    def rate(self, step: Callable[[bytes], object], seconds: float | None = None) -> float:
+        """How often `step` can be made a second with the programs of the mix in turn."""
+        limit = self.seconds if seconds is None else seconds
+        count, programs = 0, self.programs
+        started = time.perf_counter()
+        while True:
+            for program in programs[:64]:
+                step(program)
+            count += 64
+            programs = programs[64:] + programs[:64]
+            passed = time.perf_counter() - started
+            if passed >= limit:
+                return count / passed
+
+    # What a campaign makes of it all.
+
+    def campaign(self, *, workers: int = 1, mix: bool = True, coverage: bool = True, seconds: float = 0.0) -> Campaign:
+        """A campaign in its default settings, which runs the mix, or what the mutators make of it."""
+        with tempfile.TemporaryDirectory(prefix="bothworlds-bench-") as directory:
+            return run_campaign(
+                CampaignSettings(
+                    self.artefacts,
+                    Path(directory),
+                    seconds=(seconds or self.seconds) + 1.0,  # the machine's boot, and the first programs
+                    workers=workers,
+                    coverage=coverage,
+                    mix=tuple(self.programs) if mix else (),
+                )
+            )
+
+    def executions(self) -> list[Metric]:
+        """Executions a second in a campaign, and by two other ways to come back to the snapshot."""
+        self._tell("executions through Atheris")
+        one = self.campaign()
+        rate = one.rate
+        _require(one)
+        self._tell("the same with a snapshot of QEMU's own as reset")
+        load = self.loadvm_rate()
+        self._tell("the same with a new QEMU for each program")
+        new = self.new_machine_rate()
+        metrics = [
+            Metric("executions_per_second", rate, "1/s", load, "HMP loadvm as reset"),
+            Metric("executions_per_second_over_new_machine", rate, "1/s", new, "a new QEMU for each program"),
+        ]
+        self._tell("what the mutators make")
+        free = self.campaign(mix=False)
+        metrics.append(Metric("campaign_executions_per_second", free.rate, "1/s", rate, "the fixed mix"))
+        cores = usable_cores()
+        if len(cores) > 1:
+            self._tell("two workers")
+            two = self.campaign(workers=2)
+            metrics.append(Metric("workers2_speedup", two.rate / rate, "x", 1.0, "one worker"))
+        totals = one.totals
+        if totals.executions:
+            cost = totals.check_seconds / totals.executions * 1e6
+            whole = totals.check_seconds_whole / totals.executions * 1e6
+            metrics.append(Metric("check_us_per_execution", cost + whole, "us", 1e6 / rate, "a whole execution"))
+        return metrics
+
+    def loadvm_rate(self) -> float:
+        """Executions a second if QEMU's own snapshot brings the machine back."""
+        with _snapshot_disk() as settings, self.executor(settings=settings) as executor:
+            executor.run(self.programs[0])
+            run = 1 / self.no_restore_rate(executor)
+            machine = executor.machine
+            executor.control.leave(True)
+            try:
+                machine.hmp("stop")
+                _make_disk(machine)
+                if answer := machine.hmp("savevm bench").strip():
+                    raise EnvironmentFailure(f"QEMU's own snapshots cannot be measured: {answer}")
+                count, started = 0, time.perf_counter()
+                while count < 3 or time.perf_counter() - started < self.seconds:
+                    machine.hmp("loadvm bench")
+                    count += 1
+                reset = (time.perf_counter() - started) / count
+            except MachineError as error:
+                raise EnvironmentFailure(f"QEMU's own snapshots cannot be measured: {error}") from error
+        return 1 / (reset + run)
+
+    def new_machine_rate(self) -> float:
+        """Executions a second if each program gets a new QEMU."""
+        with self.executor() as executor:
+            count, started = 0, time.perf_counter()
+            while time.perf_counter() - started < self.seconds:
+                executor.replace()
+                executor.run(self.programs[count % PROGRAMS])
+                count += 1
+            return count / (time.perf_counter() - started)
+
+    def no_restore_rate(self, executor: Executor, **options: Any) -> float:
+        """Executions a second of a program that changes nothing (it deletes what is not there), without restoring."""
+        text = "calls:\n" + "- {call: CNode_Delete, target: cnode, with: {index: free:0}}\n" * CALLS
+        harmless = Program.from_yaml(text, self.interface).to_bytes()
+        chosen = {"restore": False, "collect": False} | options
+        return self.rate(lambda _: executor.run(harmless, **chosen), self.seconds / 2)
+
+    # Without Atheris.
+
+    def machine_rates(self) -> list[Metric]:
+        """The executor alone: restoring, coverage, calls in long programs."""
+        metrics = []
+        self._tell("the executor alone")
+        with self.executor() as executor:
+            executor.run(self.programs[0])
+            counted = self.rate(executor.run)
+            restores, compares = [], []
+            statistics_ = CallStatistics([call.name for call in self.interface.calls])
+            outcomes: Counter[Outcome] = Counter()
+            for program in self.programs:
+                observation = executor.run(program)
+                outcomes[observation.status] += 1
+                statistics_.add(program, observation.results)
+                # The restore of this program happens when the next one begins.
+                executor.run(b"")
+                restores.append(int(executor.control.fields["restore_ns"][0]) / 1000)
+                compares.append(int(executor.control.fields["compare_ns"][0]) / 1000)
+            harmless = self.no_restore_rate(executor)
+            restored = self.no_restore_rate(executor, restore=True, collect=True)
+            long = self.long_program(executor)
+            smc = self.smc_program(executor)
+        with self.executor(coverage=False) as executor:
+            executor.run(self.programs[0])
+            blind = self.rate(executor.run)
+            blind_harmless = self.no_restore_rate(executor)
+        started, done = statistics_.arrays()
+        totals = Totals(PROGRAMS, started, done)
+        metrics.append(Metric("executions_per_second_no_restore", harmless, "1/s", restored, "the same, restored"))
+        metrics.append(Metric("invocations_per_second", long, "1/s", counted * CALLS, "calls in programs of 16"))
+        metrics.append(Metric("smc_per_second", smc, "1/s", long, "calls of the mix in one long program"))
+        metrics.append(Metric("success_rate", totals.succeeded / max(1, totals.calls), "of calls"))
+        restore_us = statistics.median(restores) + statistics.median(compares)
+        metrics.append(Metric("restore_us", restore_us, "us", 1e6 / counted, "a whole execution"))
+        metrics.append(Metric("coverage_overhead", blind / counted, "x", 1.0, "no coverage"))
+        metrics.append(
+            Metric("coverage_overhead_empty", blind_harmless / harmless, "x", 1.0, "no coverage, no restore")
+        )
+        return metrics
+
+    def long_program(self, executor: Executor) -> float:
+        """Calls a second in one long program made of the mix, repeated."""
+        best = 0.0
+        for first in range(0, 4 * MAXIMUM_CALLS // CALLS, MAXIMUM_CALLS // CALLS):
+            program = b"".join(self.programs[first : first + MAXIMUM_CALLS // CALLS])
+            observation = executor.run(program, repetitions=LONG_REPETITIONS)
+            calls = _performed(executor)
+            best = max(best, calls / observation.seconds)
+        return best
+
+    def smc_program(self, executor: Executor) -> float:
+        """SMCs a second through the capability in one long program."""
+        text = "calls:\n" + "- {call: ARM_SMC_Call, target: smc, with: {}}\n" * MAXIMUM_CALLS
+        program = Program.from_yaml(text, self.interface).to_bytes()
+        observation = executor.run(program, repetitions=LONG_REPETITIONS)
+        return _performed(executor) / observation.seconds
+
+    def checks(self) -> list[Metric]:
+        """What it costs to judge."""
+        self._tell("judging")
+        whole, world = [], []
+        with self.executor() as executor:
+            judge = Judge.of(executor)
+            for program in self.programs[:64]:
+                observation = executor.run(program)
+                if observation.status is not Outcome.DONE:
+                    continue
+                whole.append(judge.check(observation).seconds * 1000)
+                world.append(judge.checker.check(executor.memory, observation, families=[WORLD]).seconds * 1000)
+        return [
+            Metric("check_ms", statistics.median(whole), "ms", statistics.median(world), "the world family alone"),
+            Metric("world_check_ms", statistics.median(world), "ms", statistics.median(whole), "all invariants"),
+        ]
+
+    def boots(self) -> list[Metric]:
+        """From the start of QEMU to the first park."""
+        self._tell("booting")
+        seconds, launched = [], []
+        with self.executor() as executor:
+            for _ in range(5):
+                executor.replace()
+                events = {event.stage: event.seconds for event in executor.boot_events}
+                seconds.append(events[Stage.PARKED])
+                launched.append(events[Stage.LAUNCHED])
+        return [
+            Metric("boot_seconds", statistics.median(seconds), "s", statistics.median(launched), "starting QEMU alone")
+        ]
+
+
+@contextlib.contextmanager
+def _snapshot_disk() -> Iterator[QemuSettings]:
+    """Room in memory, in a file without a name, for a disk on which QEMU keeps snapshots of its own."""
+    descriptor = os.memfd_create("snapshots")
+    try:
+        os.ftruncate(descriptor, 1 << 30)
+        room = f"driver=file,node-name=room,filename=/proc/self/fd/{descriptor}"
+        yield QemuSettings(extra=("-blockdev", room), descriptors=(descriptor,))
+    finally:
+        os.close(descriptor)
+
+
+def _make_disk(machine: Qemu) -> None:
+    """Let QEMU make a disk in that room."""
+    job, disk = "make-disk", {"driver": "qcow2", "file": "room"}
+    machine.qmp("blockdev-create", job_id=job, options={**disk, "size": 1 << 20})
+    deadline = time.monotonic() + 10
+    while not any(entry["status"] == "concluded" for entry in machine.qmp("query-jobs")):
+        if time.monotonic() > deadline:
+            raise EnvironmentFailure("QEMU's own snapshots cannot be measured: it did not make a disk within 10 s")
+        time.sleep(0.01)
+    machine.qmp("job-dismiss", id=job)
+    machine.qmp("blockdev-add", node_name="snapshots", **disk)
+
+
+def _performed(executor: Executor) -> int:
+    """Calls that the last program performed, over all its repetitions."""
+    page = executor.memory.view(executor.config.exchange.base, EXCHANGE.itemsize)
+    return int(page.view(EXCHANGE)["performed"][0])
+
+
+def _require(campaign: Campaign) -> None:
+    """A campaign that found something has not measured executions only."""
+    if campaign.totals.executions == 0:
+        raise EnvironmentFailure(f"the campaign made no execution: {'; '.join(campaign.troubles) or 'no reason given'}")
+
+
+def measure_all(artefacts: Artefacts, seconds: float, watch: Callable[[str], None] | None = None) -> list[Metric]:
+    """All metrics."""
+    bench = Bench(artefacts, seconds, watch)
+    return [*bench.executions(), *bench.machine_rates(), *bench.checks(), *bench.boots()]
