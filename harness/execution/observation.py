@@ -16,6 +16,7 @@ from harness.errors import MachineLost
 if TYPE_CHECKING:
     from harness.execution.executor import Executor
     from harness.kernel_state.backtrace import Frame
+    from harness.machine.memory import MachineMemory
 
 Words = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
@@ -102,6 +103,17 @@ class Observation:
     def pages(self) -> Sequence[Bytes]:
         """Contents of all pages in `changed`: views of the machine's memory."""
         return self._get("pages")  # type: ignore[no-any-return]
+
+    @property
+    def memory(self) -> MachineMemory:
+        """The machine's memory, live: as the program left it until the next one runs."""
+        if self._executor.sequence != self._sequence:
+            raise MachineLost("the machine has run another program since this observation; keep() it in time")
+        return self._executor.memory
+
+    def renew(self, again: Observation) -> None:
+        """Read from another execution of the same program, which is the same in all that can be asked."""
+        self._sequence = again._sequence
 
     @property
     def coverage(self) -> Bytes:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,14 +14,17 @@ import numpy as np
 
 from harness import protocol
 from harness.configs import MachineConfig
-from harness.errors import BothworldsError
+from harness.errors import BothworldsError, ImageError
 from harness.invariants import cdt, untyped, vspace, world  # noqa: F401 (they register their invariants)
-from harness.invariants.definitions import Context, Facts, Invariant, Violation, invariants
+from harness.invariants.changes import WorldChanges
+from harness.invariants.definitions import Context, Facts, Invariant, Judgement, Request, Violation, invariants
 from harness.invariants.regions import RegionMap
+from harness.invariants.smc import SmcAuthority
 from harness.kernel_state.elf import Elf
 from harness.kernel_state.layout import Layout
 from harness.kernel_state.memory import MemoryImage, Ram, read_optional
 from harness.kernel_state.state import KernelState
+from harness.programs.interfaces import Interface
 
 ENTRY_POINT_GROUP = "bothworlds.invariants"
 """Packages that add invariants name a module here; importing it registers them."""
@@ -31,17 +34,24 @@ ENTRY_POINT_GROUP = "bothworlds.invariants"
 class CheckReport:
     """What a check found.
 
-    `judged`: objects that each invariant looked at, by id; `seconds`: what the check took.
+    `judged`: objects that each invariant looked at, by id; `seconds`: what the check took;
+    `requests`: questions that only a state in the middle of the program answers (see Checker.settle).
     """
 
     violations: list[Violation] = field(default_factory=list)
     judged: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    requests: list[Request] = field(default_factory=list)
 
     @property
     def held(self) -> bool:
         """Whether no invariant is violated."""
         return not self.violations
+
+    def add(self, id: str, judgement: Judgement) -> None:
+        """Add what an invariant found."""
+        self.violations += [Violation(id, *broken) for broken in judgement.broken]
+        self.requests += judgement.requests
 
 
 def load_plugins() -> None:
@@ -63,7 +73,9 @@ class Checker:
     """Judges memory of one machine or of its images.
 
     `snapshot_memory` is the state that every program starts from: what must never change is taken
-    from it. `firmware_elf` lets el3_untouched compare the firmware's constants where memory holds them.
+    from it. `interface` lets smc_authority compare SMCs with a program's calls; without it they are
+    not judged. `firmware_elf` lets el3_untouched compare the firmware's constants where memory holds
+    them.
 
     Raises ImageError if the snapshot holds no kernel state of this layout.
     """
@@ -74,6 +86,7 @@ class Checker:
         config: MachineConfig,
         snapshot_memory: MemoryImage,
         *,
+        interface: Interface | None = None,
         firmware_elf: Path | None = None,
     ) -> None:
         load_plugins()
@@ -81,9 +94,18 @@ class Checker:
         self.config = config
         self.regions = RegionMap(config)
         self.snapshot = KernelState(layout, config, snapshot_memory, report=report_in(config, snapshot_memory))
+        if not len(self.snapshot.caps):
+            raise ImageError("the snapshot holds no capabilities: it is not of this kernel build, or was not taken yet")
         self._hints = list(self.snapshot.containers)
+        self.smc = SmcAuthority(self.snapshot, interface) if interface is not None else None
         self.facts = self._facts(firmware_elf)
+        self._changes = WorldChanges(self.snapshot, self.regions, self.facts)
         self._rams: dict[int, tuple[MemoryImage, Ram]] = {}
+        start = self.check(snapshot_memory, families=[world.FAMILY])
+        self._judged = start.judged
+        self._start_held = start.held
+        self.fallbacks = 0
+        """Incremental checks that needed the whole world family."""
 
     def _facts(self, firmware_elf: Path | None) -> Facts:
         state = self.snapshot
@@ -95,14 +117,16 @@ class Checker:
 
     def _ram(self, memory: MemoryImage) -> Ram | None:
         """The words of a memory that offers views (they stay valid), kept between checks."""
+        known = self._rams.get(id(memory))
+        if known is not None and known[0] is memory:
+            return known[1]
         if not hasattr(memory, "view"):
             return None
-        known = self._rams.get(id(memory))
-        if known is None or known[0] is not memory:
-            if len(self._rams) > 8:
-                self._rams.clear()
-            known = self._rams[id(memory)] = (memory, Ram(memory, self.config.secure_ram))
-        return known[1]
+        if len(self._rams) > 8:
+            self._rams.clear()
+        ram = Ram(memory, self.config.secure_ram)
+        self._rams[id(memory)] = (memory, ram)
+        return ram
 
     def state(self, memory: MemoryImage, observation: Any = None) -> KernelState:
         """The kernel state in a memory."""
@@ -117,12 +141,57 @@ class Checker:
         Memory may hold anything. Raises ImageError only where the memory itself cannot be read.
         """
         start = time.perf_counter()
-        context = Context(self.state(memory, observation), self.regions, self.facts, observation)
+        context = Context(self.state(memory, observation), self.regions, self.facts, observation, self.smc)
         result = CheckReport()
         for entry in invariants(families):
             self._judge(entry, context, result)
         result.seconds = time.perf_counter() - start
         return result
+
+    def check_changed(self, observation: Any, memory: MemoryImage | None = None) -> CheckReport:
+        """The world family after one program, from the pages that it changed.
+
+        The answer is that of `check`. `judged` is what the snapshot holds, whose verdict stands where nothing
+        changed. `memory` is the machine's, by default the observation's. See `settle` for the report's requests.
+        """
+        start = time.perf_counter()
+        if memory is None:
+            memory = observation.memory
+        report, changed = observation.report, observation.changed
+        ram = self._ram(memory)
+        logged = int(report["smc_count"])
+        complete = self._start_held and ram is not None and len(changed) < protocol.CHANGED_PAGES
+        if not complete or ram is None or not self._changes.clean(ram, changed, report):
+            self.fallbacks += 1
+            return self.check(memory, observation, (world.FAMILY,))
+        result = CheckReport(judged=self._judged)
+        if logged and self.smc is not None:
+            program = self.smc.program_of(memory, observation.calls)
+            if program is not None:
+                judgement = Judgement()
+                self.smc.judge(observation.smc_log, observation.results, program, judgement)
+                result.judged = {**self._judged, "smc_authority": self._judged["smc_authority"] + judgement.judged}
+                result.add("smc_authority", judgement)
+        result.seconds = time.perf_counter() - start
+        return result
+
+    def settle(self, report: CheckReport, run: Callable[[int], Any]) -> list[Violation]:
+        """Answer a report's requests, and add what they bring to light to its violations.
+
+        `run(calls)` runs the same program from the snapshot, parks after that many calls (at least one) and returns
+        the observation. The machine is left as the last of these runs left it. Returns the violations that are new.
+        """
+        found = CheckReport()
+        for request in report.requests:
+            if self.smc is not None:
+                state = self.snapshot
+                if request.call:
+                    observation = run(request.call)
+                    state = self.state(observation.memory, observation)
+                found.add(request.invariant, self.smc.resolve(request, state))
+        report.requests = []
+        report.violations += found.violations
+        return found.violations
 
     @staticmethod
     def _judge(entry: Invariant, context: Context, result: CheckReport) -> None:
@@ -132,13 +201,10 @@ class Checker:
             raise
         except (IndexError, ValueError, OverflowError, KeyError, MemoryError) as error:
             # Memory that no check of ours foresaw is corrupt beyond what the kernel can do.
-            result.judged[entry.id] = 0
-            evidence = {"error": repr(error)}
-            result.violations.append(Violation(entry.id, f"the state cannot be judged: {error!r}", evidence, "state"))
-            return
+            judgement = Judgement()
+            judgement.fail(f"the state cannot be judged: {error!r}", "state", error=repr(error))
         result.judged[entry.id] = judgement.judged
-        for message, evidence, kind in judgement.broken:
-            result.violations.append(Violation(entry.id, message, evidence, kind))
+        result.add(entry.id, judgement)
 
 
 def _constants(elf: Elf) -> tuple[tuple[int, bytes], ...]:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.invariants.regions import RegionMap
 from harness.kernel_state.state import KernelState
+
+if TYPE_CHECKING:
+    from harness.invariants.smc import SmcAuthority
 
 MAXIMUM_VIOLATIONS = 16
 """Violations of one invariant that a report keeps; corrupt memory can hold millions."""
@@ -38,6 +41,15 @@ class Violation:
         return f"{self.invariant}: {self.message}"
 
 
+@dataclass(frozen=True)
+class Request:
+    """A question that stays open: the invariant asks for the state right before call number `call`."""
+
+    invariant: str
+    call: int
+    evidence: dict[str, Any]
+
+
 @dataclass
 class Judgement:
     """What an invariant found: how many objects it judged, and those that break it."""
@@ -45,6 +57,8 @@ class Judgement:
     judged: int = 0
     broken: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
     """Message, evidence and kind of each broken object."""
+    requests: list[Request] = field(default_factory=list)
+    """Questions that only the state right before a call answers."""
 
     def fail(self, message: str, object_kind: str, **evidence: Any) -> None:
         """Add an object that breaks the invariant."""
@@ -82,6 +96,7 @@ class Context:
     regions: RegionMap
     facts: Facts
     observation: Any = None
+    smc: SmcAuthority | None = None
 
 
 Check = Callable[[Context], Judgement]

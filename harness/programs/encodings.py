@@ -121,6 +121,10 @@ class Decoder:
         rows = records(program)
         return [self._decode(rows, index) for index in range(len(rows))]
 
+    def decode_call(self, rows: list[bytes], index: int) -> Decoded:
+        """One call of a program, given as its records."""
+        return self._decode(rows, index)
+
     def _decode(self, rows: list[bytes], index: int) -> Decoded:
         row = rows[index]
         number = row[0] % len(self._calls)
