@@ -22,7 +22,6 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from harness.build.artefacts import cache_directory
 from harness.build.cache import publish
 from harness.build.patches import apply_series, read_series
 from harness.build.source import fetch_kernel_source, pinned_package
@@ -389,8 +388,3 @@ def _sha256(parts: Iterable[bytes]) -> str:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()
-
-
-def cached_kernels() -> list[Path]:
-    """Directories of the kernels in the cache."""
-    return sorted(cache_directory().glob("kernel-*"))
