@@ -2,7 +2,7 @@
 /* A program's records, decoded with the generated tables exactly as harness/programs/encodings.py does. */
 #pragma once
 
-#include "system_call.h"
+#include "words.h"
 
 enum action { ACTION_INVOKE, ACTION_SEND, ACTION_TRANSFER, ACTION_RECEIVE, ACTION_PLAIN, ACTION_LOAD };
 enum place { PLACE_WORD, PLACE_CAP, PLACE_INFO };

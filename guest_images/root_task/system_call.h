@@ -2,9 +2,7 @@
 /* System calls with raw registers: nothing of libsel4 stands between a program and the kernel. */
 #pragma once
 
-typedef unsigned long word;
-typedef unsigned int half;
-typedef unsigned char byte;
+#include "words.h"
 
 /* In: target, message info, first message registers. Out: badge, message info, message registers. */
 struct message {

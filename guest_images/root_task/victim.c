@@ -9,6 +9,7 @@
  */
 #include "decoder.h"
 #include "protocol.h"
+#include "system_call.h"
 
 /* Turns that a victim gives up before it takes another one for absent */
 #define PATIENCE (2 * VICTIMS)

@@ -139,8 +139,8 @@ class Mix:
     def _arm_page_map(self, index: int) -> tuple[Argument, dict[str, Argument]]:
         addresses = (0x10003000, 0x10004000, 0x10005000, 0x10006000, 0x10007000, 0x10008000)
         large = (0x10600000, 0x10800000, 0x10A00000, 0x10C00000)
-        names = ("large-n", "page-n") if self._random.random() < 0.4 else ("page-n", "page-s", "page-s-copy", "page-n-copy")
-        name = self._random.choice(names)
+        few, many = ("large-n", "page-n"), ("page-n", "page-s", "page-s-copy", "page-n-copy")
+        name = self._random.choice(few if self._random.random() < 0.4 else many)
         target = self._named(name)
         if target == slot(0):
             target = self._named("page-n")

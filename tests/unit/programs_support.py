@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the tests of programs share: interfaces of the default kernel, and the guest's decoder compiled for the host."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from harness import protocol
+from harness.build.guest_tables import constants_header, tables_header
+from harness.build.guests import SOURCES, build_interface, configuration_macros
+from harness.build.kernel import KernelBuild, build_kernel
+from harness.configs import load_config
+from harness.programs.descriptions import all_calls
+from harness.programs.interfaces import Interface
+from harness.programs.population import Population
+
+
+@cache
+def kernel() -> KernelBuild:
+    """The debug kernel of the default config."""
+    return build_kernel(load_config())
+
+
+@cache
+def interface() -> Interface:
+    """The interface that programs have now."""
+    return build_interface(kernel())
+
+
+@cache
+def full_interface() -> Interface:
+    """An interface with every invocation and system call that the kernel has."""
+    macros = configuration_macros(kernel())
+    return Interface.generate(
+        kernel().source, macros, population=Population.load(), names=tuple(all_calls(kernel().source, macros))
+    )
+
+
+class HostDecoder:
+    """The victims' decoder as a library of the host."""
+
+    def __init__(self, interface: Interface, directory: Path) -> None:
+        """Compile it with the tables of `interface`."""
+        (directory / "protocol.h").write_text(protocol.header())
+        (directory / "tables.h").write_text(tables_header(interface))
+        (directory / "constants.h").write_text(constants_header(interface))
+        library = directory / "decoder.so"
+        command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{directory}", f"-I{SOURCES}"]
+        subprocess.run([*command, "-o", str(library), str(SOURCES / "decoder.c")], check=True)
+        self._write = ctypes.CDLL(str(library)).write_decoded
+        self._write.argtypes = [ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+
+    def decode_table(self, program: bytes) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """What a victim writes for a program: protocol.DECODED[calls]."""
+        calls = min(len(program) // protocol.CALL_BYTES, protocol.MAXIMUM_CALLS)
+        table = bytearray()
+        for index in range(calls):
+            entry = ctypes.create_string_buffer(protocol.DECODED.itemsize)
+            self._write(program, index, entry)
+            table += entry.raw
+        return np.frombuffer(bytes(table), protocol.DECODED)
