@@ -28,7 +28,7 @@ from fuzz.statistics import CallStatistics, Totals
 from fuzz.targets import load_target
 from harness.errors import BothworldsError, MachineError
 from harness.execution.executor import Executor
-from harness.execution.observation import Observation, Outcome
+from harness.execution.observation import Outcome
 from harness.findings.filing import Filer, Origin, Reduced
 from harness.findings.judge import HARNESS_DEFECT, Judge, of_outcome
 from harness.findings.minimise import Limits
@@ -105,17 +105,23 @@ class Worker:
         line = libfuzzer.arguments(
             seed=settings.seed, maximum_bytes=maximum, corpus=settings.corpus, artefact_prefix=f"{settings.log}."
         )
+
+        def native(data: bytes, maximum_bytes: int) -> bytes:
+            # Looked up at each call: Atheris puts another function there when it starts.
+            changed: bytes = atheris.Mutate(data, maximum_bytes)
+            return changed
+
         target = load_target(settings.target)
         shapes = shapes_of(self.interface, target)
         typed = TypedMutator(
             shapes,
             seed=settings.seed,
             maximum_calls=settings.maximum_calls,
-            native=atheris.Mutate if settings.mutators is Choice.BOTH else None,
+            native=native if settings.mutators is Choice.BOTH else None,
         )
         mutator: Mutator | None = None if settings.mutators is Choice.NATIVE else typed
         if target.exclusive:
-            mutator = restricted(mutator or atheris.Mutate, shapes)
+            mutator = restricted(mutator or native, shapes)
         if settings.mix:
             mutator = mix_of(settings.mix, mutator)
         keywords = {} if mutator is None else {"custom_mutator": mutator}
@@ -155,17 +161,29 @@ class Worker:
                 return
             if status is Outcome.LOST:
                 raise MachineError("the machine was lost")
-        report = self.checker.check_changed(observation)
+        if executions % self.settings.check_every:
+            report = self.checker.check_changed(observation)
+            self.totals.check_seconds += report.seconds
+        else:
+            report = self.judge.check(observation)
+            self.totals.check_seconds_whole += report.seconds
+            self.totals.whole_checks += 1
         self.count(report)
+        if report.requests:
+            self.settle(report, data)
         if report.violations:
             self.handle(data, self.judge.new_violations(report))
-        elif executions % self.settings.check_every == 0:
-            self.check_all(data, observation)
         if executions % self.settings.audit_every == 0:
             self.audit(data)
 
+    def settle(self, report: CheckReport, data: bytes) -> None:
+        """Answer what a report asks for; what that executes does not belong to this input."""
+        coverage = self.executor.coverage.copy()
+        self.judge.settle(report, data)
+        self.executor.coverage[:] = coverage
+
     def count(self, report: CheckReport) -> None:
-        """Add what an incremental check judged."""
+        """Add what a check judged."""
         judged = self.judged
         for name, objects in report.judged.items():
             entry = judged.get(name)
@@ -174,18 +192,6 @@ class Worker:
             else:
                 entry[0] += 1
                 entry[1] += objects
-        self.totals.check_seconds += report.seconds
-
-    def check_all(self, data: bytes, observation: Observation) -> None:
-        """Every invariant, on the memory that the last execution left."""
-        report = self.judge.check(observation)
-        seconds = self.totals.check_seconds
-        self.count(report)
-        self.totals.check_seconds = seconds
-        self.totals.check_seconds_whole += report.seconds
-        self.totals.whole_checks += 1
-        if report.violations:
-            self.handle(data, self.judge.new_violations(report))
 
     def audit(self, data: bytes) -> bool:
         """Whether the restored machine equals the snapshot; if not, that is a finding and the machine is replaced."""

@@ -82,10 +82,17 @@ class Judge:
         """A judge for a machine that is parked, with every invariant there is."""
         from harness.invariants.checker import Checker
         from harness.kernel_state.layout import Layout
+        from harness.programs.interfaces import Interface
 
         built = executor.artefacts
-        layout = Layout.from_artefacts(built)
-        return cls(executor, Checker(layout, built.config, executor.snapshot, firmware_elf=built.firmware_elf))
+        checker = Checker(
+            Layout.from_artefacts(built),
+            built.config,
+            executor.snapshot,
+            interface=Interface.load(built),
+            firmware_elf=built.firmware_elf,
+        )
+        return cls(executor, checker)
 
     def judge_start(self) -> Verdict:
         """Judge the machine before any call: the empty program, once."""
@@ -101,15 +108,21 @@ class Judge:
         if self._at_start is None:
             self.judge_start()
         observation = self.executor.run(program, stop_after=stop_after)
-        return Verdict(observation, tuple(self.symptoms(observation)))
-
-    def symptoms(self, observation: Observation) -> list[Symptom]:
-        """What is wrong after an execution: the outcome first, then every invariant on the machine's memory."""
         liveness = of_outcome(observation)
         if liveness is not None:
             # A kernel that died in the middle of an operation owes no invariant anything.
-            return [liveness]
-        return self.new_violations(self.check(observation))
+            return Verdict(observation, (liveness,))
+        report = self.check(observation)
+        if self.settle(report, program):
+            observation = self.executor.run(program, stop_after=stop_after)
+        return Verdict(observation, tuple(self.new_violations(report)))
+
+    def settle(self, report: CheckReport, program: bytes) -> bool:
+        """Give a report what it asks for, the state before some call of the program; whether the program ran again."""
+        if not report.requests:
+            return False
+        self.checker.settle(report, lambda calls: self.executor.run(program, stop_after=calls))
+        return True
 
     def new_violations(self, report: CheckReport) -> list[Symptom]:
         """Symptoms of a check's violations, without those that the snapshot has."""

@@ -93,11 +93,11 @@ def reproduce(
             snapshot = snapshot.count(shown)
             if watch is not None:
                 watch("snapshot", shown, what)
-    for _ in range(cold):
-        shown, what = _from_cold(bundle, artefacts, filer, wanted)
-        cold_runs = cold_runs.count(shown)
-        if watch is not None:
-            watch("cold", shown, what)
+        for _ in range(cold):
+            shown, what = _from_cold(bundle, artefacts, filer, wanted)
+            cold_runs = cold_runs.count(shown)
+            if watch is not None:
+                watch("cold", shown, what)
     return Reproduction(wanted, snapshot, cold_runs)
 
 
@@ -137,6 +137,7 @@ def _from_cold(bundle: Bundle, artefacts: Artefacts, filer: Filer, wanted: Signa
             if liveness is not None:
                 return _match((liveness,), wanted, wanted.label)
             report = filer.judge.checker.check(executor.memory, observation)
+            filer.judge.settle(report, bundle.program)
             return _match(tuple(filer.judge.new_violations(report)), wanted, wanted.label)
     except StageTimeout as error:
         # It never parked. Kernel and victim cannot be told apart any more: what was found decides.
