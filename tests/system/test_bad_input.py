@@ -63,7 +63,8 @@ def test_a_mistyped_field(tmp_path: Path) -> None:
 
 def test_a_mistyped_kernel_option(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text((CONFIG_DIRECTORY / f"{DEFAULT_CONFIG}.yaml").read_text().replace("ARM_WORLD_TAG", "ARM_WORLD_TAGS"))
+    text = (CONFIG_DIRECTORY / f"{DEFAULT_CONFIG}.yaml").read_text()
+    path.write_text(text.replace("ARM_WORLD_TAG", "ARM_WORLD_TAGS"))
     refused(2, "ARM_WORLD_TAGS", "ARM_WORLD_TAG'", of=bothworlds("build", path))
 
 
