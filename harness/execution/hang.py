@@ -41,8 +41,9 @@ def examine(machine: Qemu) -> Hang:
         if not (registers["cpsr"] >> 2) & 3:
             victim = True
             break
-    outcome = Outcome.HANG_VICTIM if victim else Outcome.HANG_KERNEL
-    return Hang(outcome, registers, gdb_backtrace(machine))
+    stack = gdb_backtrace(machine)
+    machine.qmp("stop")
+    return Hang(Outcome.HANG_VICTIM if victim else Outcome.HANG_KERNEL, registers, stack)
 
 
 def read_registers(machine: Qemu) -> dict[str, int]:
@@ -55,10 +56,12 @@ def read_registers(machine: Qemu) -> dict[str, int]:
 
 
 def gdb_backtrace(machine: Qemu) -> str:
-    """The call stack by gdb; its complaint if it cannot tell."""
-    try:
-        gdb = machine.gdb()
-        gdb.attach(machine.gdb_target)
-        return gdb.backtrace()
-    except MachineError as error:
-        return f"gdb: {error}"
+    """The call stack by gdb, or its complaint if it cannot tell; the guest runs on afterwards."""
+    with machine.gdb() as gdb:
+        try:
+            gdb.attach(machine.gdb_target)
+            stack = gdb.backtrace()
+            gdb.detach()
+            return stack
+        except MachineError as error:
+            return f"gdb: {error}"

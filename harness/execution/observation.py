@@ -84,6 +84,13 @@ class Observation:
         return self._get("report")  # type: ignore[no-any-return]
 
     @property
+    def report_words(self) -> memoryview:
+        """The same report as u64 words, not copied while the machine still shows it."""
+        if self._executor.sequence == self._sequence:
+            return self._executor.control.report_longs
+        return memoryview(self.report.tobytes()).cast("Q")
+
+    @property
     def smc_log(self) -> npt.NDArray[np.void]:
         """protocol.SMC_LOG[n] of the SMCs from S-EL1; the report's `smc_count` tells how many there were."""
         return self._get("smc_log")  # type: ignore[no-any-return]

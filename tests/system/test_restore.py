@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""After a thousand random programs the machine equals the snapshot bit by bit; and this test notices if it does not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from harness.build.artefacts import Artefacts
+from harness.build.registers import bank_register
+from harness.execution.executor import Executor
+from harness.execution.observation import Outcome
+from harness.protocol import CALL_BYTES
+
+PROGRAMS = 1000
+SEQUENCE_REGISTERS = {"x22", "x23", "w22", "w23"}
+"""EL3's loop holds the number of the message that it waits for."""
+
+
+def random_programs(seed: int, count: int) -> Iterator[bytes]:
+    source = random.Random(seed)
+    for _ in range(count):
+        yield source.randbytes(CALL_BYTES * source.randrange(1, 17))
+
+
+def registers_after(executor: Executor, **options: int) -> dict[str, int]:
+    """All registers that gdb shows, of EL0 to EL3, where an empty program parks."""
+    executor.run(b"", **options)
+    with executor.debugger() as gdb:
+        registers = gdb.registers() | gdb.vector_registers()
+    assert len(registers) > 250
+    return {name: value for name, value in registers.items() if name not in SEQUENCE_REGISTERS}
+
+
+def different(before: dict[str, int], after: dict[str, int]) -> set[str]:
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_equals_the_snapshot(executor: Executor) -> None:
+    """RAM of both worlds and every register; GIC and timer show in what the next programs do."""
+    probes = list(random_programs(99, 20))
+    registers = registers_after(executor)
+    expected = [results_of(executor, probe) for probe in probes]
+    outcomes = {executor.run(program).status for program in random_programs(1, PROGRAMS)}
+    assert {Outcome.DONE, Outcome.BLOCKED} <= outcomes
+    assert not executor.audit()
+    assert not different(registers, registers_after(executor))
+    assert [results_of(executor, probe) for probe in probes] == expected
+    assert not executor.audit()
+
+
+def results_of(executor: Executor, program: bytes) -> tuple[str, bytes, bytes]:
+    observation = executor.run(program)
+    return observation.status.value, observation.results.tobytes(), observation.coverage.tobytes()
+
+
+@pytest.mark.parametrize("page", [1, 2, 3])
+def test_notices_a_page_left_out(executor: Executor, page: int) -> None:
+    """One page of each restore is left out on purpose."""
+    try:
+        for program in random_programs(2, 20):
+            observation = executor.run(program)
+            assert len(observation.changed) >= page
+            left_out = int(observation.changed[page - 1])
+            executor.control.set_omit_page(page)
+            assert left_out in {difference.page for difference in executor.audit()}
+            executor.control.set_omit_page(0)
+            executor.memory.written = True
+            assert not executor.audit()
+    finally:
+        executor.control.set_omit_page(0)
+        executor.memory.written = True
+
+
+@pytest.mark.parametrize("name", ["far_el1", "elr_el1", "sp_el0", "tpidr_el0", "x8", "x30"])
+def test_notices_a_register_left_out(executor: Executor, name: str) -> None:
+    """One register is left out of every restore on purpose."""
+    omitted = bank_register(name).index + 1
+    registers = registers_after(executor)
+    for program in random_programs(3, 30):
+        executor.run(program, omit_register=omitted)
+    shown = name if name.startswith("x") else name.upper()
+    assert shown in different(registers, registers_after(executor, omit_register=omitted))
+    assert not different(registers, registers_after(executor))
+
+
+def test_snapshots_of_two_boots_are_equal(artefacts: Artefacts) -> None:
+    images = []
+    for _ in range(2):
+        with Executor(artefacts) as executor:
+            images.append(executor.snapshot)
+    assert list(images[0].parts) == list(images[1].parts)
+    assert all(np.array_equal(images[0].parts[base], images[1].parts[base]) for base in images[0].parts)
