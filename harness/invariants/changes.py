@@ -11,11 +11,14 @@ check, whose judgement is the one that is reported.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from harness import protocol
+from harness.invariants import world
 from harness.invariants.definitions import Facts
 from harness.invariants.regions import RegionMap
 from harness.kernel_state.capabilities import KERNEL_OBJECTS, CapTable
@@ -26,8 +29,8 @@ from harness.kernel_state.state import ContainerKind, KernelState
 
 Array = np.ndarray[Any, Any]
 
-_SLOTS, _TABLE, _POOL, _FIXED, _GLOBALS = 1, 2, 4, 8, 16
-"""What a page of secure RAM holds in the snapshot (bits)."""
+_SLOTS, _TABLE, _POOL, _FIXED = 1, 2, 3, 4
+"""What a page of secure RAM holds in the snapshot: slots, a table, an ASID pool, words that never change."""
 _SLOT_WORDS = 4
 _PAGE_SLOTS = PAGE_WORDS // _SLOT_WORDS
 _TABLE_LEVELS = {
@@ -37,8 +40,20 @@ _TABLE_LEVELS = {
     "page_table_cap": 3,
 }
 _ADDRESS = ((1 << 48) - 1) & -(1 << PAGE_BITS)
+_PAGE_SHIFT = np.uint64(PAGE_BITS)
+_PAGE_WORD_SHIFT = PAGE_BITS - 3
 _TTBR_ADDRESS = ((1 << 48) - 1) & ~1
 _CACHE_LIMIT = 1 << 17
+
+
+def _word(name: str) -> int:
+    assert protocol.REPORT.fields is not None
+    return int(protocol.REPORT.fields[name][1]) // 8
+
+
+_TTBR0, _TTBR1, _SCR_EL3 = _word("ttbr0_el1"), _word("ttbr1_el1"), _word("scr_el3")
+SMC_COUNT = _word("smc_count")
+"""Index of a word of EL3's report."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,8 @@ class _Verdict:
     table: int = -1
     """Page of the table behind it, and its level."""
     level: int = -1
+    leads: bool = False
+    """There are slots or a table behind it."""
 
 
 class WorldChanges:
@@ -71,53 +88,48 @@ class WorldChanges:
         self._base = ram.base
         self._base_word = np.uint64(ram.base)
         self._pages = len(self._before)
-        self._empty = ~self._before.any(axis=1)
+        self._outside = np.uint64(self._pages)
+        self._empty: Array = ~self._before.any(axis=1)
         self._verdicts: dict[tuple[int, int], _Verdict] = {}
         self._entries: dict[tuple[int, int], tuple[bool, int]] = {}
         self._smc_type = layout.cap_types.get("smc_cap", -1)
         self._buffer_index = layout.constant("tcbBuffer")
 
-        # One more page, for addresses outside of secure RAM.
-        kinds = np.zeros(self._pages + 1, np.uint8)
-        masks = np.zeros((self._pages, _PAGE_SLOTS), np.bool_)
+        # What each page holds (one more page: for addresses outside of secure RAM), and which of its words matter.
+        self._kinds = np.zeros(self._pages + 1, np.uint8)
+        self._masks = np.zeros((self._pages, PAGE_WORDS), np.bool_)
         self._buffer_slots: set[int] = set()
         self._containers: set[tuple[int, int]] = set()
+        capability = np.array([True, True, False, False])
         for container in state.containers:
             first = (container.address - ram.base) >> layout.slot_bits
-            masks.reshape(-1)[first : first + container.slots] = True
+            self._masks.reshape(-1, _SLOT_WORDS)[first : first + container.slots] = capability
             self._containers.add((first, container.slots))
             if container.kind == ContainerKind.THREAD:
                 self._buffer_slots.add(first + self._buffer_index)
-        kinds[:-1][masks.any(axis=1)] |= _SLOTS
-        self._masks = masks
-        levels = self._known_tables()
-        self._levels = np.full(self._pages + 1, -1, np.int8)
-        for page, level in levels.items():
-            self._levels[page] = level
-            kinds[page] |= _TABLE
-        self._tables = levels
+        self._kinds[:-1][self._masks.any(axis=1)] = _SLOTS
+        self._tables = self._known_tables()
+        for page in self._tables:
+            self._mark(page << PAGE_BITS, 1 << PAGE_BITS, _TABLE)
         for _, address in state.asid_pools:
             if ram.holds(address, 1 << PAGE_BITS):
-                kinds[(address - ram.base) >> PAGE_BITS] |= _POOL
-        for name in ("armKSGlobalKernelPGD", "armKSGlobalKernelPUD", "armKSGlobalKernelPDs", "armKSGlobalKernelPT"):
-            self._mark(kinds, name, _FIXED)
-        self._mark(kinds, "armKSASIDTable", _GLOBALS)
-        self._kinds = kinds
-        start = (state.global_address("armKSASIDTable") - ram.base) >> 3
-        self._asid_table = slice(start, start + len(state.global_words("armKSASIDTable")))
-        self._asid_words = state.global_words("armKSASIDTable").copy()
+                self._mark(address - ram.base, 1 << PAGE_BITS, _POOL)
+        for name in (*world.WINDOW_TABLES, "armKSASIDTable"):
+            if name in layout.types.variables:
+                self._mark(state.global_address(name) - ram.base, layout.variable(name).size, _FIXED)
+        self._interesting = self._kinds != 0
+        self._kind_of = self._kinds.tobytes()
         self._roots = frozenset(state.vspaces.roots)
         self.exact = all(
             self._entry(level, entry)[0]
-            for page, level in levels.items()
+            for page, level in self._tables.items()
             for entry in self._before[page][self._before[page] != 0].tolist()
         )
 
-    def _mark(self, kinds: Array, name: str, kind: int) -> None:
-        if name in self._layout.types.variables:
-            first = (self._state.global_address(name) - self._base) >> PAGE_BITS
-            size = self._layout.variable(name).size
-            kinds[first : ((self._state.global_address(name) + size - 1 - self._base) >> PAGE_BITS) + 1] |= kind
+    def _mark(self, offset: int, size: int, kind: int) -> None:
+        """Note what the words at an offset in secure RAM are."""
+        self._kinds[offset >> PAGE_BITS : ((offset + size - 1) >> PAGE_BITS) + 1] = kind
+        self._masks.reshape(-1)[offset >> 3 : (offset + size) >> 3] = True
 
     def _known_tables(self) -> dict[int, int]:
         """Level of each page that is a table by its capability, and of the kernel's empty root."""
@@ -161,14 +173,15 @@ class WorldChanges:
             if not good:
                 verdict = _Verdict(False, False)
             elif name == "thread_cap":
-                verdict = _Verdict(True, False, first, self._layout.tcb_slots, first + self._buffer_index)
+                verdict = _Verdict(True, False, first, self._layout.tcb_slots, first + self._buffer_index, leads=True)
             elif name in ("cnode_cap", "zombie_cap"):
                 if base & (last - base):
                     verdict = _Verdict(False, False)
                 else:
-                    verdict = _Verdict(True, False, first, 1 << (bits - self._layout.slot_bits))
+                    verdict = _Verdict(True, False, first, 1 << (bits - self._layout.slot_bits), leads=True)
             elif name in _TABLE_LEVELS:
-                verdict = _Verdict(True, False, table=(base - ram.base) >> PAGE_BITS, level=_TABLE_LEVELS[name])
+                page = (base - ram.base) >> PAGE_BITS
+                verdict = _Verdict(True, False, table=page, level=_TABLE_LEVELS[name], leads=True)
             else:
                 # An ASID pool that is not among the snapshot's makes new address spaces: see the full check.
                 verdict = _Verdict(name != "asid_pool_cap" or self._pool_known(base), False)
@@ -212,151 +225,130 @@ class WorldChanges:
 
     # One program
 
-    def clean(self, ram: Ram, changed: Array, report: Any) -> bool:
+    def clean(self, ram: Ram, changed: Array, report: Sequence[int]) -> bool:
         """Whether the world family certainly holds.
 
         `ram` is the machine's memory now, `changed` the physical addresses (u64[n]) of all pages that
-        differ from the snapshot, `report` EL3's report (protocol.REPORT), or None.
+        differ from the snapshot, `report` the words of EL3's report (protocol.REPORT).
         """
-        if not self.exact:
+        if not self.exact or report[_SCR_EL3] != self._facts.scr_el3:
             return False
-        root = -1
-        if report is not None:
-            facts = self._facts
-            if int(report["scr_el3"]) != facts.scr_el3:
-                return False
-            if int(report["ttbr1_el1"]) & _TTBR_ADDRESS != facts.kernel_root:
-                return False
-            root = int(report["ttbr0_el1"]) & _TTBR_ADDRESS
-            if root in self._roots:
-                root = -1
+        if report[_TTBR1] & _TTBR_ADDRESS != self._facts.kernel_root:
+            return False
+        work = _Work(self, ram)
+        root = report[_TTBR0] & _TTBR_ADDRESS
+        if root not in self._roots:
+            work.links.append(((root - self._base) >> PAGE_BITS, 0))
         # Addresses below secure RAM wrap around and count as outside, like those above.
-        numbers = np.minimum((changed - self._base_word) >> np.uint64(PAGE_BITS), np.uint64(self._pages))
-        kinds = self._kinds[numbers]
-        present = int(np.bitwise_or.reduce(kinds)) if len(kinds) else 0
-        if present & _FIXED:
-            return False
-        if present & _GLOBALS and not np.array_equal(ram.words[self._asid_table], self._asid_words):
-            return False
-        work = _Work(self, ram, numbers)
-        if present & _SLOTS and not work.known_slots(numbers[(kinds & _SLOTS) != 0]):
-            return False
-        if present & _TABLE and not work.known_tables(numbers[(kinds & _TABLE) != 0]):
-            return False
-        if present & _POOL and not work.known_pools(numbers[(kinds & _POOL) != 0]):
-            return False
-        return work.finish(root)
+        work.numbers = numbers = np.minimum((changed - self._base_word) >> _PAGE_SHIFT, self._outside)
+        pages = numbers[self._interesting[numbers]]
+        if not len(pages):
+            return not work.links or work.finish()
+        after = ram.pages[pages]
+        # All words of the changed pages that matter and differ.
+        hits = ((after != self._before[pages]) & self._masks[pages]).reshape(-1).nonzero()[0]
+        if not len(hits):
+            return not work.links or work.finish()
+        pairs = after.reshape(-1, 2)[hits >> 1].tolist()
+        where = (pages[hits >> _PAGE_WORD_SHIFT].astype(np.int64) * PAGE_WORDS + (hits & (PAGE_WORDS - 1))).tolist()
+        return work.changed_words(where, pairs) and work.finish()
 
 
 class _Work:
     """What one program's changes lead to."""
 
-    __slots__ = ("_changed", "_links", "_numbers", "_ram", "_seen", "_tables", "_world")
+    __slots__ = ("_changed", "_ram", "_seen", "_tables", "_world", "links", "numbers")
 
-    def __init__(self, world: WorldChanges, ram: Ram, numbers: Array) -> None:
+    def __init__(self, world: WorldChanges, ram: Ram) -> None:
         self._world = world
         self._ram = ram
-        self._numbers = numbers
         self._changed: set[int] | None = None
-        self._links: list[tuple[int, int]] = []
-        """Tables that entries point to: page, level."""
         self._tables: dict[int, int] = {}
         """Tables that are new: level by page."""
         self._seen: set[tuple[int, int]] = set()
+        self.links: list[tuple[int, int]] = []
+        """Tables that entries point to: page, level."""
+        self.numbers: Array
+        """Numbers of the pages that changed."""
+
+    def changed_words(self, where: list[int], pairs: list[list[int]]) -> bool:
+        """Judge words of the snapshot's slots and tables that changed: their number in secure RAM, and their pair."""
+        world = self._world
+        kinds, buffers, verdicts = world._kind_of, world._buffer_slots, world._verdicts
+        last = -1
+        for at, (low, high) in zip(where, pairs, strict=True):
+            kind = kinds[at >> _PAGE_WORD_SHIFT]
+            if kind == _SLOTS:
+                slot = at >> 2
+                if slot == last:
+                    continue
+                last = slot
+                verdict = verdicts.get((low, high)) or world._verdict((low, high))
+                if not verdict.good or (slot in buffers and not verdict.buffer):
+                    return False
+                if verdict.leads and not self._follow(verdict):
+                    return False
+            elif kind == _FIXED:
+                return False
+            else:
+                entry = high if at & 1 else low
+                if kind == _TABLE:
+                    if not self._entry(entry, world._tables[at >> _PAGE_WORD_SHIFT]):
+                        return False
+                elif entry:
+                    # An address space that is new must have a known root.
+                    address = world._layout.physical(entry)
+                    self.links.append(((address - world._base) >> PAGE_BITS, 0))
+        return True
+
+    def _follow(self, start: _Verdict) -> bool:
+        """Slots and tables behind a capability that is new."""
+        world = self._world
+        waiting = [start]
+        while waiting:
+            verdict = waiting.pop()
+            if not verdict.slots:
+                if world._tables.get(verdict.table) != verdict.level:
+                    self._tables[verdict.table] = verdict.level
+                continue
+            first, count = key = (verdict.first_slot, verdict.slots)
+            if key in world._containers or key in self._seen:
+                continue
+            self._seen.add(key)
+            if not self._differs(first // _PAGE_SLOTS, (first + count - 1) // _PAGE_SLOTS):
+                continue
+            part = self._ram.slots[first : first + count]
+            used = (part[:, 0] | part[:, 1]).nonzero()[0]
+            for slot, (low, high) in zip((used + first).tolist(), part[used, :2].tolist(), strict=True):
+                inner = world._verdicts.get((low, high)) or world._verdict((low, high))
+                if not inner.good or (slot == verdict.buffer_slot and not inner.buffer):
+                    return False
+                if inner.leads:
+                    waiting.append(inner)
+        return True
 
     def _differs(self, first: int, last: int) -> bool:
         """Whether pages first..last differ from the snapshot, or were not empty in it."""
         if self._changed is None:
-            self._changed = set(self._numbers.tolist())
+            self._changed = set(self.numbers.tolist())
         changed, empty = self._changed, self._world._empty
         return any(page in changed or not empty[page] for page in range(first, last + 1))
 
-    def known_slots(self, pages: Array) -> bool:
-        """Slots of the snapshot's containers that changed."""
-        world = self._world
-        after = self._ram.pages[pages]
-        unequal: Array = after != world._before[pages]
-        differs = unequal.reshape(-1, _PAGE_SLOTS, _SLOT_WORDS).any(axis=2)
-        differs &= world._masks[pages]
-        where = np.flatnonzero(differs)
-        if not len(where):
-            return True
-        words = after.reshape(-1, _SLOT_WORDS)[where, :2].tolist()
-        slots = (pages[where // _PAGE_SLOTS].astype(np.int64) * _PAGE_SLOTS + where % _PAGE_SLOTS).tolist()
-        return self._capabilities(slots, words)
-
-    def _capabilities(self, slots: list[int], words: list[list[int]]) -> bool:
-        world = self._world
-        verdicts, containers, buffers = world._verdicts, world._containers, world._buffer_slots
-        for slot, (low, high) in zip(slots, words, strict=True):
-            verdict = verdicts.get((low, high)) or world._verdict((low, high))
-            if not verdict.good or (slot in buffers and not verdict.buffer):
+    def _entry(self, entry: int, level: int) -> bool:
+        if entry:
+            good, table = self._world._entries.get((level, entry)) or self._world._entry(level, entry)
+            if not good:
                 return False
-            if verdict.slots:
-                key = (verdict.first_slot, verdict.slots)
-                if key not in containers and key not in self._seen:
-                    self._seen.add(key)
-                    if not self._new_slots(key, verdict.buffer_slot):
-                        return False
-            elif verdict.table >= 0 and world._tables.get(verdict.table) != verdict.level:
-                self._tables[verdict.table] = verdict.level
+            if table >= 0:
+                self.links.append((table, level + 1))
         return True
 
-    def _new_slots(self, key: tuple[int, int], buffer_slot: int) -> bool:
-        """Slots of a CNode or thread that the snapshot does not have."""
-        first, count = key
-        if not self._differs(first // _PAGE_SLOTS, (first + count - 1) // _PAGE_SLOTS):
-            return True
-        part = self._ram.slots[first : first + count]
-        where = np.flatnonzero(part[:, 0] | part[:, 1])
-        slots = (where + first).tolist()
-        words = part[where, :2].tolist()
-        if buffer_slot >= 0 and buffer_slot in slots:
-            low, high = words[slots.index(buffer_slot)]
-            if not (self._world._verdicts.get((low, high)) or self._world._verdict((low, high))).buffer:
-                return False
-        return self._capabilities(slots, words)
-
-    def known_tables(self, pages: Array) -> bool:
-        """Entries of the snapshot's tables that changed."""
-        world = self._world
-        after = self._ram.pages[pages]
-        where = np.flatnonzero(after != world._before[pages])
-        entries = after.reshape(-1)[where].tolist()
-        levels = world._levels[pages[where // PAGE_WORDS]].tolist()
-        return self._check_entries(entries, levels)
-
-    def _check_entries(self, entries: list[int], levels: list[int]) -> bool:
-        world = self._world
-        for entry, level in zip(entries, levels, strict=True):
-            if entry:
-                good, table = world._entries.get((level, entry)) or world._entry(level, entry)
-                if not good:
-                    return False
-                if table >= 0:
-                    self._links.append((table, level + 1))
-        return True
-
-    def known_pools(self, pages: Array) -> bool:
-        """Entries of ASID pools that changed: address spaces that are new must have a known root."""
-        after = self._ram.pages[pages]
-        where = np.flatnonzero(after != self._world._before[pages])
-        layout = self._world._layout
-        for pointer in after.reshape(-1)[where].tolist():
-            if pointer:
-                page = (layout.physical(pointer) - self._world._base) >> PAGE_BITS
-                self._links.append((page, 0))
-        return True
-
-    def finish(self, root: int) -> bool:
+    def finish(self) -> bool:
         """Tables that are new, and whether every link leads to a table of its level."""
-        world = self._world
-        if root >= 0:
-            self._links.append(((root - world._base) >> PAGE_BITS, 0))
         for page, level in self._tables.items():
             if self._differs(page, page):
                 content = self._ram.pages[page]
-                entries = content[np.flatnonzero(content)].tolist()
-                if not self._check_entries(entries, [level] * len(entries)):
+                if not all(self._entry(entry, level) for entry in content[content.nonzero()[0]].tolist()):
                     return False
-        return all(world._tables.get(page) == level or self._tables.get(page) == level for page, level in self._links)
+        known = self._world._tables
+        return all(known.get(page) == level or self._tables.get(page) == level for page, level in self.links)

@@ -16,7 +16,7 @@ from harness import protocol
 from harness.configs import MachineConfig
 from harness.errors import BothworldsError, ImageError
 from harness.invariants import cdt, untyped, vspace, world  # noqa: F401 (they register their invariants)
-from harness.invariants.changes import WorldChanges
+from harness.invariants.changes import SMC_COUNT, WorldChanges
 from harness.invariants.definitions import Context, Facts, Invariant, Judgement, Request, Violation, invariants
 from harness.invariants.regions import RegionMap
 from harness.invariants.smc import SmcAuthority
@@ -157,9 +157,9 @@ class Checker:
         start = time.perf_counter()
         if memory is None:
             memory = observation.memory
-        report, changed = observation.report, observation.changed
+        report, changed = observation.report_words, observation.changed
         ram = self._ram(memory)
-        logged = int(report["smc_count"])
+        logged = report[SMC_COUNT]
         complete = self._start_held and ram is not None and len(changed) < protocol.CHANGED_PAGES
         if not complete or ram is None or not self._changes.clean(ram, changed, report):
             self.fallbacks += 1

@@ -17,6 +17,7 @@ Array = np.ndarray[Any, Any]
 FAMILY = "world"
 REFERENCE = "docs/invariants.md"
 """This family is the project's own."""
+WINDOW_TABLES = ("armKSGlobalKernelPGD", "armKSGlobalKernelPUD", "armKSGlobalKernelPDs", "armKSGlobalKernelPT")
 _LEAF_KIND = {12: "pte", 21: "pde_large", 30: "pude_1g"}
 
 
@@ -84,7 +85,7 @@ def kernel_table_words(context: Context) -> Words:
     """The words of the kernel's own translation tables, which no running kernel changes."""
     state = context.state
     parts = []
-    for name in ("armKSGlobalKernelPGD", "armKSGlobalKernelPUD", "armKSGlobalKernelPDs", "armKSGlobalKernelPT"):
+    for name in WINDOW_TABLES:
         if name in state.layout.types.variables:
             parts.append(state.global_words(name))
     return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
@@ -99,7 +100,7 @@ def no_cross_world_mapping(context: Context) -> Judgement:
         state = context.state
         start = 0
         same = True
-        for name in ("armKSGlobalKernelPGD", "armKSGlobalKernelPUD", "armKSGlobalKernelPDs", "armKSGlobalKernelPT"):
+        for name in WINDOW_TABLES:
             if name in state.layout.types.variables:
                 part = state.global_words(name)
                 same = same and bool(np.array_equal(part, words[start : start + len(part)]))
