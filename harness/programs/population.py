@@ -288,7 +288,7 @@ class ReportedRange:
 
 
 STEPS = (
-    "nothing",
+    "start",
     "read the boot information",
     "make its own capability space",
     "map the exchange area",
