@@ -81,9 +81,7 @@ def _check_examples(config: str, *, release: bool, extra: list[Path] | None) -> 
     """Judge the machine as it parks, and after each example program."""
     artefacts = built(config, release=release, extra=extra)
     from harness.execution.executor import Executor
-    from harness.findings.judge import of_outcome
-    from harness.invariants.checker import Checker
-    from harness.kernel_state.layout import Layout
+    from harness.findings.judge import Judge, of_outcome
     from harness.programs.interfaces import Interface
     from harness.programs.program import Program
 
@@ -93,16 +91,16 @@ def _check_examples(config: str, *, release: bool, extra: list[Path] | None) -> 
     with ExitStack() as stack:
         with working("booting"):
             executor = stack.enter_context(Executor(artefacts, coverage=False))
-        layout = Layout.from_artefacts(artefacts)
-        checker = Checker(layout, artefacts.config, executor.snapshot, firmware_elf=artefacts.firmware_elf)
-        tally.add(checker.check(executor.memory), "as it parks")
-        for name, program in programs.items():
+        judge = Judge.of(executor)
+        for name, program in {"as it parks": b"", **programs}.items():
             with working(name):
                 observation = executor.run(program)
-                if symptom := of_outcome(observation):
+                if symptom := of_outcome(observation, judge.kernel):
                     tally.other.append(f"{name}: {symptom.kind} in {symptom.place}: {symptom.message}")
-                else:
-                    tally.add(checker.check(executor.memory, observation), name)
+                    continue
+                report = judge.check(observation)
+                judge.settle(report, program)
+                tally.add(report, name)
     say(f"{artefacts.config.name}: the machine as it parks, and after {len(programs)} example programs")
     return tally
 

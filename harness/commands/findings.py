@@ -66,8 +66,6 @@ def minimise(
     from harness.findings.minimise import Limits
     from harness.findings.reproduce import build_of
     from harness.findings.signature import Symptom
-    from harness.invariants.checker import Checker
-    from harness.kernel_state.layout import Layout
     from harness.programs.interfaces import Interface
 
     bundle = read_bundle(finding)
@@ -75,9 +73,7 @@ def minimise(
     with working("building what the finding was made on"):
         artefacts = build_of(bundle, force=force)
     with _replacement(bundle.path) as work, Executor(artefacts, coverage=False) as executor:
-        layout = Layout.from_artefacts(artefacts)
-        checker = Checker(layout, artefacts.config, executor.snapshot, firmware_elf=artefacts.firmware_elf)
-        filer = Filer(Judge(executor, checker), artefacts, Interface.load(artefacts), work)
+        filer = Filer(Judge.of(executor), artefacts, Interface.load(artefacts), work)
         symptom = Symptom(content.kind, content.invariant or "", content.place)
         with working("leaving out calls"):
             reduced = filer.reduce(bundle.program, symptom, Limits(seconds=seconds))

@@ -42,7 +42,6 @@ def run(
     artefacts = built(config, release=release, extra=extra_patch)
     from harness.execution.executor import Executor
     from harness.findings.judge import Judge
-    from harness.invariants.checker import Checker
     from harness.kernel_state.layout import Layout
     from harness.programs.interfaces import Interface
     from harness.programs.program import Program
@@ -50,13 +49,12 @@ def run(
     parsed = Program.load(program, Interface.load(artefacts))
     if not parsed.calls:
         raise ProgramError(f"{program}: there is no call in it")
-    layout = Layout.from_artefacts(artefacts)
+    error_names = Layout.from_artefacts(artefacts).error_names
     with ExitStack() as stack:
         with working("booting"):
             executor = stack.enter_context(Executor(artefacts, coverage=False))
-        checker = Checker(layout, artefacts.config, executor.snapshot, firmware_elf=artefacts.firmware_elf)
-        verdict = Judge(executor, checker).judge(parsed.to_bytes(), stop_after=stop_after)
-        show_calls(parsed, verdict.observation, layout.error_names)
+        verdict = Judge.of(executor).judge(parsed.to_bytes(), stop_after=stop_after)
+        show_calls(parsed, verdict.observation, error_names)
         show_verdict(verdict)
     if verdict.symptoms:
         raise typer.Exit(FOUND)
