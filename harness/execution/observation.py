@@ -168,6 +168,8 @@ class Observation:
 
     def _read_report(self) -> np.void:
         report: np.void = self._executor.control.report.copy()[0]
+        # The plugin copies used entries only: behind them lie those of older programs.
+        report["smc_log"][int(report["smc_count"]) :] = 0
         return report
 
     def _read_smc_log(self) -> npt.NDArray[np.void]:
