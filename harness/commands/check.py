@@ -28,7 +28,8 @@ class Tally:
     """What all checks together found: objects judged and violations, by invariant."""
 
     judged: dict[str, int] = field(default_factory=dict)
-    messages: dict[str, list[str]] = field(default_factory=dict)
+    messages: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By invariant: each violation's message, and in what it was found first."""
     other: list[str] = field(default_factory=list)
     """What is wrong besides invariants: a kernel that halted, a hang."""
 
@@ -37,7 +38,7 @@ class Tally:
         for name, objects in report.judged.items():
             self.judged[name] = self.judged.get(name, 0) + objects
         for violation in report.violations:
-            self.messages.setdefault(violation.invariant, []).append(f"{where}: {violation.message}")
+            self.messages.setdefault(violation.invariant, {}).setdefault(violation.message, where)
 
 
 def check(
@@ -110,7 +111,7 @@ def _show(tally: Tally) -> None:
 
     rows = []
     for entry in invariants():
-        judged, broken = tally.judged.get(entry.id, 0), tally.messages.get(entry.id, [])
+        judged, broken = tally.judged.get(entry.id, 0), tally.messages.get(entry.id, {})
         if broken:
             state = Text("VIOLATED", "red")
         elif judged:
@@ -120,7 +121,7 @@ def _show(tally: Tally) -> None:
         rows.append((entry.id, entry.family, state, str(judged), entry.summary))
     table(("invariant", "family", "", "objects", "what it says"), rows)
     for name, messages in tally.messages.items():
-        for message in messages:
-            say(f"{name}: {message}", "red")
+        for message, where in messages.items():
+            say(f"{name}: {where}: {message}", "red")
     for message in tally.other:
         say(message, "red")
