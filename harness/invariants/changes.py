@@ -89,7 +89,7 @@ class WorldChanges:
         self._base_word = np.uint64(ram.base)
         self._pages = len(self._before)
         self._outside = np.uint64(self._pages)
-        self._empty: Array = ~self._before.any(axis=1)
+        self._empty: Array = np.logical_not(np.any(self._before, axis=1))
         self._verdicts: dict[tuple[int, int], _Verdict] = {}
         self._entries: dict[tuple[int, int], tuple[bool, int]] = {}
         self._smc_type = layout.cap_types.get("smc_cap", -1)
