@@ -155,7 +155,7 @@ class Worker:
         status = observation.status
         if status is not Outcome.DONE:
             self.outcomes[status.value] += 1
-            symptom = of_outcome(observation)
+            symptom = of_outcome(observation, self.judge.kernel)
             if symptom is not None:
                 self.handle(data, [symptom])
                 return

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.findings.signature import NOWHERE, Symptom, failing_function
+from harness.kernel_state.elf import Elf
 
 if TYPE_CHECKING:
     from harness.execution.executor import Executor
@@ -51,16 +52,32 @@ def of_violations(violations: Iterable[Violation]) -> list[Symptom]:
     return list(found.values())
 
 
-def of_outcome(observation: Observation) -> Symptom | None:
-    """The symptom of an outcome that is a finding, else None."""
+def of_outcome(observation: Observation, kernel: Elf) -> Symptom | None:
+    """The symptom of an outcome that is a finding, else None; `kernel` has the symbols."""
     outcome = observation.status.value
     if outcome not in LIVENESS_FINDINGS:
         return None
     functions = [frame.function for frame in observation.backtrace]
-    place = failing_function(functions)
-    console = observation.console.strip().splitlines()
-    message = console[-1] if outcome == "assertion" and console else f"{outcome} in {place}"
-    return Symptom(outcome, "", place, message, {"backtrace": functions})
+    evidence: dict[str, Any] = {"backtrace": functions}
+    place, message = failing_function(functions), ""
+    if outcome == "kernel-fault":
+        # The backtrace ends in the handler; what EL1 last returned to is what faulted.
+        report = observation.report
+        address = int(report["elr_el1"])
+        symbol = kernel.function_at(address)
+        place = symbol.name if symbol is not None else NOWHERE
+        evidence |= {name: int(report[name]) for name in ("elr_el1", "esr_el1", "far_el1")}
+        message = f"exception in the kernel at {place}, address {int(report['far_el1']):#x}"
+    elif outcome == "el3-panic":
+        report = observation.report
+        evidence |= {name: int(report[name]) for name in ("elr_el3", "esr_el3", "far_el3")}
+        place = "firmware"
+    elif outcome in HANGS:
+        place = NOWHERE  # where it was stopped is chance
+    elif outcome == "assertion":
+        lines = [line.strip() for line in observation.console.splitlines() if "assert" in line]
+        message = lines[-1] if lines else ""
+    return Symptom(outcome, "", place, message or f"{outcome} in {place}", evidence)
 
 
 class Judge:
@@ -73,6 +90,7 @@ class Judge:
     def __init__(self, executor: Executor, checker: Checker) -> None:
         self.executor = executor
         self.checker = checker
+        self.kernel = Elf(executor.artefacts.kernel_elf)
         self._at_start: frozenset[tuple[str, str]] | None = None
         self.start: tuple[Symptom, ...] = ()
         """Symptoms of the snapshot itself; known after `judge_start`."""
@@ -99,7 +117,7 @@ class Judge:
         observation = self.executor.run(b"")
         violations = self.check(observation).violations
         self._at_start = frozenset((violation.invariant, violation.message) for violation in violations)
-        liveness = of_outcome(observation)
+        liveness = of_outcome(observation, self.kernel)
         self.start = tuple([liveness] if liveness is not None else of_violations(violations))
         return Verdict(observation, self.start)
 
@@ -108,7 +126,7 @@ class Judge:
         if self._at_start is None:
             self.judge_start()
         observation = self.executor.run(program, stop_after=stop_after)
-        liveness = of_outcome(observation)
+        liveness = of_outcome(observation, self.kernel)
         if liveness is not None:
             # A kernel that died in the middle of an operation owes no invariant anything.
             return Verdict(observation, (liveness,))

@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 
 from harness import protocol
-from harness.build.artefacts import Artefacts
+from harness.build.artefacts import PROJECT, Artefacts
 from harness.errors import FindingError
 from harness.findings.bundle import Bundle
 from harness.findings.reproduce import cold_build
@@ -28,7 +28,7 @@ from harness.packages import tool
 
 SNAPSHOT_SYMBOL = "program_parked"
 """Where the firmware starts a program from flash."""
-ENTRY_SYMBOL = "lower_el_sync"
+ENTRY_SYMBOL = "el0_sync"
 """Where a system call, or a fault, of a thread enters the kernel."""
 
 
@@ -72,6 +72,8 @@ class Replay:
         return [
             "set confirm off",
             "set pagination off",
+            f"directory {shlex.quote(str(self.artefacts.kernel_source.parent))}",
+            f"directory {shlex.quote(str(PROJECT))}",
             *(f"add-symbol-file {shlex.quote(str(path))}" for path in self._more_symbols()),
             f"target remote {self._qemu.gdb_target}",
             f"tbreak *{SNAPSHOT_SYMBOL}",

@@ -133,7 +133,7 @@ def _from_cold(bundle: Bundle, artefacts: Artefacts, filer: Filer, wanted: Signa
     try:
         with Executor(cold_build(artefacts, bundle.program), coverage=False) as executor:
             observation = executor.observe_boot(calls)
-            liveness = of_outcome(observation)
+            liveness = of_outcome(observation, filer.judge.kernel)
             if liveness is not None:
                 return _match((liveness,), wanted, wanted.label)
             report = filer.judge.checker.check(executor.memory, observation)
