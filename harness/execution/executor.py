@@ -59,7 +59,7 @@ class Executor:
     """A machine that runs programs, as a context manager.
 
     `core` pins QEMU and the calling thread to one host core, which is fastest. Without `coverage` nothing is
-    counted. `ranges` replaces the restore set that is computed. The thread that enters the context must outlive it.
+    counted. `settings` chooses another QEMU than QemuSettings.from_environment(). `ranges` replaces the restore set that is computed. The thread that enters the context must outlive it.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Executor:
         """Number of executions so far, over all machines."""
         self.replacements = 0
         """Machines that were replaced."""
-        self._settings = settings or QemuSettings()
+        self._settings = settings or QemuSettings.from_environment()
         self._listener = listener
         self._given_ranges = list(ranges) if ranges is not None else None
         self._kernel = KernelSymbols(artefacts.kernel_elf)

@@ -23,6 +23,7 @@ import numpy as np
 
 from harness import protocol
 from harness.build.artefacts import Artefacts
+from harness.build.plugin import build_plugin
 from harness.errors import LaunchFailure, MachineLost, MissingPackage
 from harness.kernel_state.elf import Elf
 from harness.machine import confinement
@@ -52,6 +53,15 @@ class QemuSettings:
     """Directories outside /usr that it must see; it may read all that is in them."""
     extra: tuple[str, ...] = ()
     """More options for its command line."""
+
+    @classmethod
+    def from_environment(cls) -> QemuSettings:
+        """The QEMU below the directory $BOTHWORLDS_QEMU, where packages of it were unpacked; else the installed one."""
+        if not (unpacked := os.environ.get("BOTHWORLDS_QEMU")):
+            return cls()
+        root = Path(unpacked).resolve()
+        modules = next(iter(sorted(root.glob("usr/lib/*/qemu"))), None)
+        return cls(str(root / "usr/bin" / PROGRAM), root / "usr/share/qemu", modules, (root,))
     descriptors: tuple[int, ...] = ()
     """Descriptors that it inherits beside the machine's own, for `extra` to name."""
 
@@ -187,7 +197,10 @@ class Qemu:
         printed = PrintedConsole()
         self._consoles = {"secure": printed, "normal": SocketConsole(uart)}
         flash = os.open(self.artefacts.flash, os.O_RDONLY | os.O_CLOEXEC)
-        plugin = os.open(self.artefacts.plugin, os.O_RDONLY | os.O_CLOEXEC)
+        # A plugin fits one version of QEMU's interface: a build's is for the installed one.
+        installed = self.settings.binary is None
+        path = self.artefacts.plugin if installed else build_plugin(self.version)
+        plugin = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         given = [qmp_end.detach(), uart_end.detach(), self._listen().detach(), lifeline_end, flash, plugin]
         inherited = [printed.fd, shared.memory.secure.fd, shared.memory.normal.fd, shared.control.fd]
         inherited += [part.fd for part in (shared.coverage, shared.blocks) if part is not None]

@@ -25,7 +25,7 @@ X27 = 28
 
 def call(operation: int, address: int = 0, value: int = 0) -> bytes:
     """One call of a toy program."""
-    return struct.pack("<B3xQ8xQ4x", operation, address, value)
+    return struct.pack("<B7xQQ8x", operation, address, value)
 
 
 def build_toy(config: MachineConfig, directory: Path, *, hang_in_boot: bool = False, qemu: str = PROGRAM) -> Artefacts:

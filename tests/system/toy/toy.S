@@ -2,7 +2,7 @@
 /*
  * A machine with nothing but the park protocol, for tests of plugin, machine and executor that
  * must not depend on a kernel. Everything runs at EL3. A program's calls are bytes: 0 operation,
- * 4-11 address, 20-27 value. x27 belongs to the "guest": the snapshot holds 0.
+ * 8-15 address, 16-23 value. x27 belongs to the "guest": the snapshot holds 0.
  */
 #include "protocol.h"
 
@@ -68,8 +68,8 @@ next:
         add     x28, x20, #BW_EXCHANGE_PROGRAM
         add     x28, x28, x22, lsl #5
         ldrb    w0, [x28]
-        ldr     x1, [x28, #4]
-        ldr     x2, [x28, #20]
+        ldr     x1, [x28, #8]
+        ldr     x2, [x28, #16]
         adr     x3, operations
         and     x0, x0, #7
         add     x3, x3, x0, lsl #3
@@ -109,7 +109,7 @@ operation_park:
         b       park
 operation_print:
         mov     x6, x28
-        add     x6, x6, #20
+        add     x6, x6, #16
         bl      print
         b       performed
 operation_call:
