@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from harness.kernel_state.bitfields import Field
 from harness.kernel_state.layout import HUGE_PAGE_BITS, LARGE_PAGE_BITS, PAGE_BITS, Layout
 from harness.kernel_state.memory import Words
 
@@ -42,6 +44,40 @@ FRAME_BITS = (PAGE_BITS, LARGE_PAGE_BITS, HUGE_PAGE_BITS, 63)
 def _set(values: Array) -> Mask:
     mask: Mask = values != 0
     return mask
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """Tables by capType: binary logarithm of the object's bytes, and which of `fields` points to it."""
+
+    bits: Array
+    group: Array
+    fields: tuple[Field, ...]
+    offset: np.uint64
+    thread_mask: np.uint64
+    frame_bits: Array
+
+
+_SHAPES: WeakKeyDictionary[Layout, _Shapes] = WeakKeyDictionary()
+
+
+def _shapes(layout: Layout) -> _Shapes:
+    known = _SHAPES.get(layout)
+    if known is None:
+        bits = np.zeros(256, np.uint8)
+        group = np.full(256, -1, np.int8)
+        fields: list[Field] = []
+        for name, pointer in POINTER_FIELDS.items():
+            if name in layout.cap_types:
+                value = layout.cap_types[name]
+                field = replace(layout.block(name)[pointer], name="")
+                if field not in fields:
+                    fields.append(field)
+                group[value] = fields.index(field)
+                bits[value] = layout.object_bits.get(name, 0)
+        offset, mask = np.uint64(layout.offset), ~np.uint64((1 << layout.tcb_bits) - 1)
+        known = _SHAPES[layout] = _Shapes(bits, group, tuple(fields), offset, mask, np.array(FRAME_BITS, np.uint8))
+    return known
 
 
 @dataclass(frozen=True)
@@ -86,35 +122,36 @@ class CapTable:
 
     @cached_property
     def _objects(self) -> tuple[Words, Array]:
+        shapes = _shapes(self.layout)
+        type_ = self.type
+        bits = shapes.bits[type_]
         base = np.zeros(len(self), np.uint64)
-        bits = np.zeros(len(self), np.uint8)
-        offset = np.uint64(self.layout.offset)
-        sizes = self.layout.object_bits
-        for name, field in POINTER_FIELDS.items():
-            rows = self.of(name)
-            if not len(rows):
-                continue
-            pointer = self.field(name, field, rows)
-            if name == "untyped_cap":
-                bits[rows] = self.field(name, "capBlockSize", rows)
-            elif name == "frame_cap":
-                bits[rows] = np.array(FRAME_BITS, np.uint8)[self.field(name, "capFSize", rows)]
-            elif name == "cnode_cap":
-                radix = self.field(name, "capCNodeRadix", rows) + np.uint64(self.layout.slot_bits)
-                bits[rows] = np.minimum(radix, np.uint64(63))
-            else:
-                bits[rows] = sizes[name]
-            if name == "thread_cap":
-                # The capability points to the tcb_t, behind the thread's own slots.
-                pointer = pointer & ~np.uint64((1 << self.layout.tcb_bits) - 1)
-            base[rows] = pointer - offset
+        group_of = shapes.group[type_]
+        for group, field in enumerate(shapes.fields):
+            rows = (group_of == group).nonzero()[0]
+            if len(rows):
+                base[rows] = field.of_word(self.words[rows, field.word]) - shapes.offset
+        rows = self.of("thread_cap")
+        if len(rows):
+            # The capability points to the tcb_t, behind the thread's own slots.
+            base[rows] &= shapes.thread_mask
+        rows = self.of("untyped_cap")
+        if len(rows):
+            bits[rows] = self.field("untyped_cap", "capBlockSize", rows)
+        rows = self.of("frame_cap")
+        if len(rows):
+            bits[rows] = shapes.frame_bits[self.field("frame_cap", "capFSize", rows)]
+        rows = self.of("cnode_cap")
+        if len(rows):
+            radix = self.field("cnode_cap", "capCNodeRadix", rows) + np.uint64(self.layout.slot_bits)
+            bits[rows] = np.minimum(radix, np.uint64(63))
         rows = self.of("zombie_cap")
         if len(rows):
             kind = self.field("zombie_cap", "capZombieType", rows)
             is_tcb = kind == np.uint64(_ZOMBIE_TCB)
             radix = np.where(is_tcb, np.uint64(self.layout.tcb_slots_radix), kind & np.uint64(31))
             identity = self.field("zombie_cap", "capZombieID", rows)
-            base[rows] = (identity & ~((ONE << (radix + ONE)) - ONE)) - offset
+            base[rows] = (identity & ~((ONE << (radix + ONE)) - ONE)) - shapes.offset
             slots = radix + np.uint64(self.layout.slot_bits)
             bits[rows] = np.where(is_tcb, np.uint64(self.layout.tcb_bits), slots)
         return base, bits

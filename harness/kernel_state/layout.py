@@ -32,7 +32,7 @@ TABLE_BITS = 12
 TABLE_ENTRIES = 512
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """Layouts of one kernel build."""
 

@@ -85,7 +85,7 @@ class KernelState:
         self.memory = memory
         self.report = report
         self.ram = ram if ram is not None else Ram(memory, config.secure_ram)
-        self._hints = tuple(hint for hint in hints if hint.kind in (ContainerKind.CNODE, ContainerKind.ZOMBIE))
+        self._hints = tuple(hint for hint in hints if hint.kind != ContainerKind.IRQ_NODE)
 
     # Globals
 
@@ -131,9 +131,9 @@ class KernelState:
         containers: list[Container] = []
         known: set[tuple[int, int]] = set()
         total = 0
-        waiting = self._first_containers()
+        first = self._first_containers()
+        waiting = [*first, *self._hints]
         pieces: list[CapTable] = []
-        hints = list(self._hints)
         while True:
             fresh = []
             for container in waiting:
@@ -146,13 +146,13 @@ class KernelState:
                 piece = self._read_slots(fresh, len(containers))
                 containers += fresh
                 pieces.append(piece)
-                waiting = self._containers_of(piece)
+                waiting = self._containers_of(piece, known)
                 continue
             table = self._join(pieces)
-            waiting = self._owners(containers, table, hints)
+            waiting = self._owners(containers, table)
             if not waiting:
                 break
-        return self._backed(containers, table)
+        return self._backed(containers, table, {container.address for container in first})
 
     def _read_slots(self, fresh: list[Container], first: int) -> CapTable:
         bits = self.layout.slot_bits
@@ -166,29 +166,34 @@ class KernelState:
         address = np.array([c.address for c in fresh], np.uint64)[owner] + (index.astype(np.uint64) << np.uint64(bits))
         return CapTable(self.layout, address, all_words[used], owner + first, index)
 
-    def _containers_of(self, table: CapTable) -> list[Container]:
+    def _containers_of(self, table: CapTable, known: set[tuple[int, int]]) -> list[Container]:
+        """Containers behind the capabilities of a table that are not known yet."""
         found = []
-        slot_bits = self.layout.slot_bits
-        cnodes, zombies = table.of("cnode_cap"), table.of("zombie_cap")
-        for rows, kind in ((cnodes, ContainerKind.CNODE), (zombies, ContainerKind.ZOMBIE)):
-            if not len(rows):
-                continue
-            is_thread = table.bits[rows] == self.layout.tcb_bits
-            for row, thread in zip(rows.tolist(), is_thread.tolist(), strict=True):
-                base, bits = int(table.base[row]), int(table.bits[row])
-                if not self.ram.holds(base, 1 << bits) or base & ((1 << bits) - 1):
-                    continue
-                if kind == ContainerKind.ZOMBIE and thread and self._zombie_thread(table, row):
-                    found.append(Container(ContainerKind.THREAD, base, self.layout.tcb_slots))
-                else:
-                    found.append(Container(kind, base, 1 << (bits - slot_bits)))
-        rows = table.of("thread_cap")
+        slot_bits, tcb_bits, tcb_slots = self.layout.slot_bits, self.layout.tcb_bits, self.layout.tcb_slots
+        base, bits = table.base, table.bits
+        rows = table.of("cnode_cap")
+        for address, size in set(zip(base[rows].tolist(), bits[rows].tolist(), strict=True)):
+            if (address, 1 << (size - slot_bits)) not in known:
+                found.append(Container(ContainerKind.CNODE, address, 1 << (size - slot_bits)))
+        for row in table.of("zombie_cap").tolist():
+            address, size = int(base[row]), int(bits[row])
+            if size == tcb_bits and self._zombie_thread(table, row):
+                found.append(Container(ContainerKind.THREAD, address, tcb_slots))
+            else:
+                found.append(Container(ContainerKind.ZOMBIE, address, 1 << (size - slot_bits)))
+        threads = set(base[table.of("thread_cap")].tolist())
         replies = table.of("reply_cap")
-        pointers = [self.layout.virtual(int(base)) for base in table.base[rows]]
         if len(replies):
-            pointers += [int(p) for p in table.field("reply_cap", "capTCBPtr", replies)]
-        found += [c for c in map(self._thread_container, pointers) if c is not None]
-        return found
+            for pointer in set(table.field("reply_cap", "capTCBPtr", replies).tolist()):
+                threads.add(self.layout.physical(pointer) & -(1 << tcb_bits))
+        found += [Container(ContainerKind.THREAD, a, tcb_slots) for a in threads if (a, tcb_slots) not in known]
+        return [c for c in found if self._holds_container(c)]
+
+    def _holds_container(self, container: Container) -> bool:
+        size = container.slots << self.layout.slot_bits
+        # A CNode is aligned to its size, and a thread (whose used slots are fewer) at least to that of a slot.
+        alignment = size if size & (size - 1) == 0 else self.layout.slot_bytes
+        return self.ram.holds(container.address, size) and not container.address & (alignment - 1)
 
     def _zombie_thread(self, table: CapTable, row: int) -> bool:
         kind = self.layout.block("zombie_cap")["capZombieType"]
@@ -208,28 +213,19 @@ class KernelState:
             np.concatenate([p.index for p in pieces]),
         )
 
-    def _owners(self, containers: list[Container], table: CapTable, hints: list[Container]) -> list[Container]:
+    def _owners(self, containers: list[Container], table: CapTable) -> list[Container]:
         """CNodes that hold slots to which mapping database links lead, and which no capability found so far reaches."""
         links = np.concatenate([table.next, table.previous])
         links = links[links != 0]
-        starts = np.array(sorted(c.address for c in containers), np.uint64)
-        ends = {c.address: c.address + c.slots * self.layout.slot_bytes for c in containers}
+        starts = np.array([c.address for c in containers], np.uint64)
+        ends = starts + (np.array([c.slots for c in containers], np.uint64) << np.uint64(self.layout.slot_bits))
         if len(starts):
+            order = np.argsort(starts, kind="stable")
+            starts, ends = starts[order], ends[order]
             position = np.maximum(np.searchsorted(starts, links, side="right") - 1, 0)
-            end = np.array([ends[int(start)] for start in starts], np.uint64)
-            links = links[(links < starts[position]) | (links >= end[position])]
+            links = links[(links < starts[position]) | (links >= ends[position])]
         if not len(links) and any(c.kind == ContainerKind.CNODE for c in containers):
             return []
-        found = []
-        for hint in list(hints):
-            hints.remove(hint)
-            inside = (links >= np.uint64(hint.address)) & (
-                links < np.uint64(hint.address + hint.slots * self.layout.slot_bytes)
-            )
-            if inside.any() or not len(links):
-                found.append(hint)
-        if found:
-            return found
         return self._search_memory(links, {(c.address, c.slots) for c in containers})
 
     def _search_memory(self, links: Words, known: set[tuple[int, int]]) -> list[Container]:
@@ -250,28 +246,25 @@ class KernelState:
                 found.append(Container(ContainerKind.CNODE, base, slots))
         return found[:1]
 
-    def _backed(self, containers: list[Container], table: CapTable) -> tuple[list[Container], CapTable]:
+    def _backed(
+        self, containers: list[Container], table: CapTable, roots: set[int]
+    ) -> tuple[list[Container], CapTable]:
         """Without containers that came from hints and that no capability names any more."""
-        rows = np.concatenate([table.of("cnode_cap"), table.of("zombie_cap")])
-        named = set(table.base[rows].tolist())
-        kept = [
-            i
-            for i, c in enumerate(containers)
-            if c.kind not in (ContainerKind.CNODE, ContainerKind.ZOMBIE) or c.address in named
-        ]
-        if len(kept) == len(containers):
-            return containers, table
-        position = np.full(len(containers), -1, np.int64)
-        position[kept] = np.arange(len(kept))
-        keep = position[table.container] >= 0
-        smaller = CapTable(
-            self.layout,
-            table.address[keep],
-            table.words[keep],
-            position[table.container[keep]],
-            table.index[keep],
-        )
-        return [containers[i] for i in kept], smaller
+        while True:
+            rows = np.concatenate([table.of(name) for name in ("cnode_cap", "zombie_cap", "thread_cap")])
+            named = roots.union(table.base[rows].tolist())
+            replies = table.of("reply_cap")
+            for pointer in table.field("reply_cap", "capTCBPtr", replies).tolist():
+                named.add(self.layout.physical(pointer) & -(1 << self.layout.tcb_bits))
+            kept = [i for i, container in enumerate(containers) if container.address in named]
+            if len(kept) == len(containers):
+                return containers, table
+            position = np.full(len(containers), -1, np.int64)
+            position[kept] = np.arange(len(kept))
+            keep = position[table.container] >= 0
+            owner = position[table.container[keep]]
+            table = CapTable(self.layout, table.address[keep], table.words[keep], owner, table.index[keep])
+            containers = [containers[i] for i in kept]
 
     @property
     def containers(self) -> list[Container]:
