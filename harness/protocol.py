@@ -99,6 +99,8 @@ class CallState(IntEnum):
     DONE = 2
     SKIPPED = 3
     """Its victim could not take its turn."""
+    FAULTED = 4
+    """Its victim faulted in it and went on behind it: `error` is the seL4_Fault, `mr` the fault's message."""
 
 
 _Field = tuple[str, "str | np.dtype[np.void]"] | tuple[str, "str | np.dtype[np.void]", tuple[int, ...]]

@@ -48,13 +48,14 @@ struct population_slot {
     word mapped; /* address + 1, or 0 */
 };
 
-enum helper_kind { HELPER_SEND = 1, HELPER_CALL, HELPER_RECEIVE }; /* indices in the victims' table of entries */
+enum helper_kind { HELPER_SEND = 1, HELPER_CALL, HELPER_RECEIVE, NURSE }; /* indices in the victims' table of entries */
 
 struct helper {
     byte victim;
     byte kind;
     byte endpoint; /* slot of the victim */
     byte replied;  /* the supervisor receives its call and keeps the reply capability */
+    byte fault_handler; /* slot of the victim, or 0 */
 };
 
 #include "population.h"
@@ -89,6 +90,9 @@ enum {
     OWN_TCB,
     OWN_CNODE_WITHOUT_GUARD,
     OWN_TABLE,
+    OWN_FAULTS, /* endpoint of the victim's faults */
+    OWN_NURSE,
+    OWN_NURSE_CNODE,
     OWN_STATE,
     OWN_CODE,
     OWN_EXCHANGE = OWN_CODE + CODE_PAGES,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A victim: it takes its turns in a program and performs each call with raw registers. What a
- * call does to the victim itself (it faults, blocks, or loses its spaces) is an ordinary result:
- * the other victims go on.
+ * call does to the victim itself (it blocks, or loses its spaces) is an ordinary result: the other
+ * victims go on. When it faults, its nurse lets it go on behind the call (victim_entry.S).
  *
  * All victims run this image, each in its own spaces. It has no writable data: what it needs lies
  * in registers, on the stack, and in the exchange area.
@@ -70,6 +70,9 @@ static void perform(word index, volatile byte *result)
         COMMAND_PAGE(BW_EXCHANGE_SUCCEEDED)++;
 }
 
+/* Kept in memory for the case that the call faults: 1 + the index of the call being performed, or 0 */
+#define PERFORMING (*(volatile word *)VICTIM_PERFORMING)
+
 static volatile byte *begin_result(word index, word state, word victim)
 {
     volatile byte *result = (volatile byte *)VICTIM_EXCHANGE + BW_EXCHANGE_RESULTS + index * BW_RESULT_BYTES;
@@ -107,18 +110,8 @@ static word wait_for_turn(word next)
     return 0;
 }
 
-void victim_main(word self)
+static void take_turns(word self)
 {
-    COMMAND_PAGE(BW_EXCHANGE_READY) |= 1ul << self;
-    /* The first park is the snapshot: victim 0 makes it when all others wait for a program. */
-    if (self) {
-        while (!COMMAND_PAGE(BW_EXCHANGE_CALLS))
-            yield();
-    } else {
-        while (COMMAND_PAGE(BW_EXCHANGE_READY) != (1ul << VICTIMS) - 1)
-            yield();
-        wait_for_host(COMMAND_PAGE(BW_EXCHANGE_NONCE));
-    }
     for (;;) {
         word calls = COMMAND_PAGE(BW_EXCHANGE_CALLS), stop_after = COMMAND_PAGE(BW_EXCHANGE_STOP_AFTER);
         word next = COMMAND_PAGE(BW_EXCHANGE_NEXT_CALL);
@@ -149,6 +142,45 @@ void victim_main(word self)
         volatile byte *result = begin_result(next, BW_CALL_STARTED, self);
         COMMAND_PAGE(BW_EXCHANGE_CURRENT_CALL) = next;
         COMMAND_PAGE(BW_EXCHANGE_NEXT_CALL) = next + 1;
+        PERFORMING = next + 1;
         perform(next, result);
+        PERFORMING = 0;
     }
+}
+
+void victim_main(word self)
+{
+    COMMAND_PAGE(BW_EXCHANGE_READY) |= 1ul << self;
+    /* The first park is the snapshot: victim 0 makes it when all others wait for a program. */
+    if (self) {
+        while (!COMMAND_PAGE(BW_EXCHANGE_CALLS))
+            yield();
+    } else {
+        while (COMMAND_PAGE(BW_EXCHANGE_READY) != (1ul << VICTIMS) - 1)
+            yield();
+        wait_for_host(COMMAND_PAGE(BW_EXCHANGE_NONCE));
+    }
+    take_turns(self);
+}
+
+/* The victim starts again here after a fault. */
+void victim_faulted(word self, word fault, word mr0, word mr1, word mr2, word mr3)
+{
+    word performing = PERFORMING;
+    if (performing) {
+        volatile byte *result = begin_result(performing - 1, BW_CALL_FAULTED, self);
+        volatile word *mr = (volatile word *)(result + BW_RESULT_MR);
+        *(volatile word *)(result + BW_RESULT_ERROR) = fault;
+        *(volatile word *)(result + BW_RESULT_INFO) = 0;
+        *(volatile word *)(result + BW_RESULT_BADGE) = 0;
+        mr[0] = mr0;
+        mr[1] = mr1;
+        mr[2] = mr2;
+        mr[3] = mr3;
+        for (word i = 4; i < BW_RESULT_REGISTERS; i++)
+            mr[i] = 0;
+        COMMAND_PAGE(BW_EXCHANGE_PERFORMED)++;
+        PERFORMING = 0;
+    }
+    take_turns(self);
 }

@@ -4,6 +4,7 @@
 
 #define RIGHTS_READ 2
 #define VICTIM_PRIORITY 100ul
+#define NURSE_PRIORITY (VICTIM_PRIORITY + 1)
 #define HELPER_PRIORITY 50ul
 #define SUPERVISOR_PRIORITY ((word)CONFIG_NUM_PRIORITIES - 1)
 
@@ -94,6 +95,9 @@ void make_victim(word v)
     make(OBJECT_PAGE_DIRECTORY, 0, OWN(v, OWN_PD), BW_KIND_PAGE_TABLE, v);
     make(OBJECT_PAGE_TABLE, 0, OWN(v, OWN_TABLE), BW_KIND_PAGE_TABLE, v);
     make(OBJECT_TCB, 0, OWN(v, OWN_TCB), BW_KIND_TCB, v);
+    make(OBJECT_TCB, 0, OWN(v, OWN_NURSE), BW_KIND_TCB, v);
+    make(OBJECT_ENDPOINT, 0, OWN(v, OWN_FAULTS), BW_KIND_ENDPOINT, v);
+    make(OBJECT_CNODE, NURSE_CNODE_BITS, OWN(v, OWN_NURSE_CNODE), BW_KIND_CNODE, v);
     require(invoke(V_OBJECT + POOL_OBJECT, ARMASIDPoolAssign, 1, &vspace, 0, 0), v);
     map_table(OWN(v, OWN_PUD), ARMPageUpperDirectoryMap, vspace, VICTIM_CODE);
     map_table(OWN(v, OWN_PD), ARMPageDirectoryMap, vspace, VICTIM_CODE);
@@ -112,11 +116,10 @@ void make_victim(word v)
     }
 }
 
-static void configure(word tcb, word victim, word priority, word buffer)
+static void configure(word tcb, word cnode, word victim, word priority, word fault_handler, word buffer)
 {
-    word caps[] = {OWN(victim, OWN_CNODE), OWN(victim, OWN_VSPACE), OWN(victim, OWN_STATE)};
-    word mr[] = {victim_fault_handler[victim], priority << 8 | priority, 0, 0, buffer};
-    require(invoke(tcb, TCBConfigure, 3, caps, 5, mr), tcb);
+    word caps[] = {cnode, OWN(victim, OWN_VSPACE), OWN(victim, OWN_STATE)};
+    require(invoke(tcb, TCBConfigure, 3, caps, 5, (word[]){fault_handler, priority << 8 | priority, 0, 0, buffer}), tcb);
 }
 
 /* Sets program counter, stack pointer and x0. */
@@ -159,37 +162,63 @@ static word holds_reply(const struct population_slot *s)
 void fill_slots(void)
 {
     for (word v = 0; v < VICTIMS; v++)
-        configure(OWN(v, OWN_TCB), v, VICTIM_PRIORITY, VICTIM_STATE);
+        configure(OWN(v, OWN_TCB), OWN(v, OWN_CNODE), v, VICTIM_PRIORITY, victim_fault_handler[v], VICTIM_STATE);
     for (word i = 0; i < HELPERS; i++) {
-        make(OBJECT_TCB, 0, V_HELPER + i, BW_KIND_TCB, helpers[i].victim);
-        configure(V_HELPER + i, helpers[i].victim, SUPERVISOR_PRIORITY, 0);
+        const struct helper *h = &helpers[i];
+        make(OBJECT_TCB, 0, V_HELPER + i, BW_KIND_TCB, h->victim);
+        configure(V_HELPER + i, OWN(h->victim, OWN_CNODE), h->victim, SUPERVISOR_PRIORITY, h->fault_handler, 0);
     }
     for (word i = 0; i < OBJECTS; i++)
         if (objects[i].type == OBJECT_TCB)
-            configure(V_OBJECT + i, 0, HELPER_PRIORITY, 0);
+            configure(V_OBJECT + i, OWN(0, OWN_CNODE), 0, HELPER_PRIORITY, 0, 0);
     for (const struct population_slot *s = slots; s < slots + SLOT_ENTRIES; s++)
         if (!holds_reply(s))
             fill_slot(s);
 }
 
+/* Lets a thread run at the supervisor's priority until it blocks. */
+static void start_blocked(word tcb, word kind, word x0)
+{
+    struct message m = {0};
+    set_registers(tcb, 1, victim_image[kind], 0, x0);
+    system_call((word)SysYield, &m);
+}
+
+static void set_priority(word tcb, word priority)
+{
+    require(invoke(tcb, TCBSetMCPriority, 0, 0, 1, &priority), tcb);
+    require(invoke(tcb, TCBSetPriority, 0, 0, 1, &priority), tcb);
+}
+
+static void start_nurse(word v)
+{
+    word nurse = OWN(v, OWN_NURSE), guard = (64 - NURSE_CNODE_BITS) << CNODE_GUARD_SHIFT;
+    mint(V_SELF, V_TEMPORARY, 64, OWN(v, OWN_NURSE_CNODE), 7, guard);
+    copy(V_TEMPORARY, NURSE_ENDPOINT, 64, OWN(v, OWN_FAULTS), 7);
+    copy(V_TEMPORARY, NURSE_THREAD, 64, OWN(v, OWN_TCB), 7);
+    configure(nurse, V_TEMPORARY, v, SUPERVISOR_PRIORITY, 0, NURSE_BUFFER);
+    erase(V_SELF, V_TEMPORARY);
+    start_blocked(nurse, NURSE, v);
+    set_priority(nurse, NURSE_PRIORITY);
+}
+
 void start_helpers(void)
 {
+    for (word v = 0; v < VICTIMS; v++)
+        start_nurse(v);
     for (word i = 0; i < HELPERS; i++) {
         const struct helper *h = &helpers[i];
         word root = OWN(h->victim, OWN_CNODE), tcb = V_HELPER + i;
         if (h->replied)
             copy(root, h->endpoint, 64, V_ENDPOINT, 7);
-        set_registers(tcb, 1, victim_image[h->kind], 0, h->endpoint);
-        struct message m = {0};
-        system_call((word)SysYield, &m); /* it runs at this priority until it blocks */
+        start_blocked(tcb, h->kind, h->endpoint);
         if (h->replied) {
-            m.target = V_ENDPOINT;
+            struct message m = {.target = V_ENDPOINT};
             system_call((word)SysRecv, &m);
             require(invoke(V_SELF, CNodeSaveCaller, 0, 0, 2, (word[]){V_REPLY + i, 64}), i);
             erase(root, h->endpoint);
         }
-        require(invoke(tcb, TCBSetMCPriority, 0, 0, 1, (word[]){HELPER_PRIORITY}), i);
-        require(invoke(tcb, TCBSetPriority, 0, 0, 1, (word[]){HELPER_PRIORITY}), i);
+        set_priority(tcb, HELPER_PRIORITY);
     }
     for (const struct population_slot *s = slots; s < slots + SLOT_ENTRIES; s++)
         if (holds_reply(s))

@@ -99,8 +99,8 @@ def _call_entry(call: CallType, first: int, kinds: Mapping[str, str]) -> str:
     return f"{{{', '.join(map(str, fields))}}} /* {call.name} */"
 
 
-def constants_header(interface: Interface) -> str:
-    """`constants.h` of all sources: addresses, numbers of system calls, number of victims."""
+def constants_header(interface: Interface, labels: Mapping[str, int]) -> str:
+    """`constants.h` of all sources: addresses, numbers of system calls and labels, number of victims."""
     addresses = interface.population.addresses
     numbers = {call.name: call.syscall for call in interface.calls}
     send, receive, yield_ = (numbers[name] for name in ("Send", "Recv", "Yield"))
@@ -110,6 +110,13 @@ def constants_header(interface: Interface) -> str:
         "VICTIM_CODE": f"{addresses.code:#x}",
         "VICTIM_STATE": f"{addresses.state:#x}",
         "VICTIM_EXCHANGE": f"{addresses.exchange:#x}",
+        # The state page: IPC buffers of victim and nurse, a word of the victim, and its stack from the end down.
+        "NURSE_BUFFER": f"{addresses.state + 0x400:#x}",
+        "VICTIM_PERFORMING": f"{addresses.state + 0x800:#x}",
+        "NURSE_CNODE_BITS": 2,
+        "NURSE_ENDPOINT": 1,
+        "NURSE_THREAD": 2,
+        "LABEL_WRITE_REGISTERS": labels["TCBWriteRegisters"],
         "SUPERVISOR_IMAGE": f"{addresses.supervisor:#x}",
         "SYSTEM_CALL_CALL": call,
         "SYSTEM_CALL_SEND": send,
@@ -201,7 +208,8 @@ def population_header(interface: Interface, config: MachineConfig) -> str:
     for helper in population.helpers:
         victim = victims.index(helper.victim)
         endpoint = _endpoint_slot(population, victim, helper.at)
-        fields = [victim, _HELPER_KINDS[helper.blocked], endpoint, int(helper.blocked == "reply")]
+        handler = population.slot_number(victim, helper.fault_handler or "") or 0
+        fields = [victim, _HELPER_KINDS[helper.blocked], endpoint, int(helper.blocked == "reply"), handler]
         helpers.append(f"{{{', '.join(map(str, fields))}}} /* {helper.name} */")
     slots = [
         _slot_entry(interface, victim, slot, uses)

@@ -64,7 +64,7 @@ def build_root_task(config: MachineConfig, kernel: KernelBuild) -> GuestBuild:
     headers = {
         "protocol.h": protocol.header(),
         "tables.h": tables_header(interface),
-        "constants.h": constants_header(interface),
+        "constants.h": constants_header(interface, labels),
         "population.h": population_header(interface, config),
         "label_checks.c": label_checks(interface, labels),
         INTERFACE_FILE: json.dumps(interface.to_data(), indent=1) + "\n",

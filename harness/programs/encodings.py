@@ -39,6 +39,8 @@ RAW_OFFSET = 20
 MORE_ARGUMENTS_OFFSET = 28
 _FIRST_ARGUMENTS = 8
 _MASK = (1 << 64) - 1
+_REMEMBERED = 1 << 15
+"""Records whose decoded calls are kept."""
 _FNV_OFFSET = 0xCBF29CE484222325
 _FNV_PRIME = 0x100000001B3
 
@@ -89,6 +91,8 @@ class Decoder:
         self._population = interface.population
         self._victims = len(interface.population.victims)
         self._slot_mask = interface.population.slots_per_victim - 1
+        self._slots = [_slot_offsets(call) for call in interface.calls]
+        self._known: dict[bytes, Decoded] = {}
 
     def _slot(self, rows: list[bytes], index: int, offset: int) -> int:
         while True:
@@ -122,8 +126,20 @@ class Decoder:
         return [self._decode(rows, index) for index in range(len(rows))]
 
     def decode_call(self, rows: list[bytes], index: int) -> Decoded:
-        """One call of a program, given as its records."""
-        return self._decode(rows, index)
+        """One call of a program, given as its records.
+
+        What depends on its record alone is remembered: a campaign's programs share most of their records.
+        """
+        row = rows[index]
+        known = self._known.get(row)
+        if known is not None:
+            return known
+        decoded = self._decode(rows, index)
+        if not any(row[offset] & 3 == SlotMode.RESULT for offset in self._slots[decoded.call]):
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[row] = decoded
+        return decoded
 
     def _decode(self, rows: list[bytes], index: int) -> Decoded:
         row = rows[index]
@@ -164,6 +180,12 @@ class Decoder:
             entry["word0"] = call.words[0] if call.words else 0
             entry["digest"] = digest(call)
         return table
+
+
+def _slot_offsets(call: CallType) -> tuple[int, ...]:
+    """Where a call's record has selectors of slots."""
+    target = (TARGET_OFFSET,) if call.target == "slot" else ()
+    return target + tuple(argument_offset(i) for i, p in enumerate(call.parameters) if p.kind == "slot")
 
 
 def digest(call: Decoded) -> int:

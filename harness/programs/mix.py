@@ -190,7 +190,7 @@ class Mix:
         return self._named("inbox"), {}
 
     def _nbrecv(self, index: int) -> tuple[Argument, dict[str, Argument]]:
-        return self._named(self._random.choice(("inbox", "channel", "doorbell", "faults"))), {}
+        return self._named(self._random.choice(("inbox", "channel", "doorbell"))), {}
 
     def _yield(self, index: int) -> tuple[None, dict[str, Argument]]:
         return None, {}

@@ -50,6 +50,7 @@ OWN = {
     "pud": "page-upper-directory",
     "pd": "page-directory",
     "tcb": "tcb",
+    "faults": "endpoint",
 }
 """What a victim has of itself, and the type of each."""
 INITIAL = ("irq-control", "asid-control", "domain", "smc")
@@ -66,7 +67,7 @@ class Victim(_Strict):
     """One interpreter thread.
 
     `world` is where its code, data, stack and IPC buffer lie; `fault_handler` names the slot of its
-    own whose endpoint gets its faults, and those of the helpers in its spaces.
+    own with the endpoint that gets its faults.
     """
 
     name: str
@@ -101,6 +102,8 @@ class Helper(_Strict):
     victim: str
     blocked: Literal["send", "call", "receive", "reply"]
     at: str | None = None
+    fault_handler: str | None = None
+    """A slot of the victim's."""
 
 
 class Slot(_Strict):

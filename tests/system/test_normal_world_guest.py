@@ -20,6 +20,7 @@ from harness.protocol import PAGE, CallState, PopulationKind
 GUEST = 1
 ILLEGAL_OPERATION = 3
 INVALID_ARGUMENT = 1
+VM_FAULT = 5
 VIRTIO_MAGIC = 1 << 32 | 0x74726976
 """The first words of a virtio device's registers: "virt", and version 1."""
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -128,10 +129,9 @@ def test_what_it_must_not_get(executor: Executor, interface: Interface) -> None:
     errors = results["error"].tolist()
     assert errors[2:5] == [INVALID_ARGUMENT] * 3
     assert errors[5:7] == [ILLEGAL_OPERATION] * 2
-    # It faulted, and is blocked on its handler's endpoint; the other victim gets the fault message, with the address.
-    assert results["state"][8] == CallState.STARTED
-    assert results["badge"][9] == 0x64
-    assert results["mr"][9][1] == 0x10A00000
+    assert results["state"][8] == CallState.FAULTED
+    assert errors[8] == VM_FAULT
+    assert results["mr"][8][1] == 0x10A00000
     # EL3 was never asked.
     assert len(observation.smc_log) == 0
 
