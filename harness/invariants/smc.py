@@ -20,7 +20,7 @@ from harness.invariants.definitions import Context, Judgement, Request, invarian
 from harness.kernel_state.lookup import SlotContent, lookup_slot
 from harness.kernel_state.memory import MemoryImage, Ram, read_optional
 from harness.kernel_state.state import KernelState
-from harness.programs.encodings import Decoded, Decoder, records
+from harness.programs.encodings import TARGET_OFFSET, Decoded, Decoder, SlotMode, argument_offset, records
 from harness.programs.interfaces import Interface
 from harness.programs.population import read_report
 from harness.protocol import CALL_BYTES, CallState, PopulationKind
@@ -34,9 +34,7 @@ _INFO_LENGTH = 0x7F
 # Calls that change no slot whatever they are given; any other call of an interface may.
 _HARMLESS_INTERFACES = ("seL4_ARM_Page", "seL4_ARM_PageTable", "seL4_ARM_SMC", "seL4_IRQHandler")
 _HARMLESS_CALLS = frozenset({"Yield", "Load"})
-
-UNKNOWN = object()
-"""Content of a slot that the program may have changed in a way that is not followed."""
+_CACHE_LIMIT = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -60,22 +58,30 @@ class SmcAuthority:
         self._decoder = Decoder(interface)
         page = snapshot.memory.read(snapshot.config.exchange.base, protocol.PAGE)
         self.victims = _victims(page, interface)
-        self._slots = interface.population.slots_per_victim
+        self.slots = interface.population.slots_per_victim
         self._label = next((call.label for call in interface.calls if call.label_name == _LABEL), -1)
-        self._start = [self._content(snapshot.ram, victim) for victim in self.victims]
-        self._own = [self._own_roots(number) for number in range(len(self.victims))]
+        self.harmless = [
+            call.name in _HARMLESS_CALLS or call.interface in _HARMLESS_INTERFACES for call in interface.calls
+        ]
+        """For each call of the table whether it changes no slot, whatever it is given."""
+        contents = [self._content(snapshot.ram, victim) for victim in self.victims]
+        self.start = [{slot: _badge(c) for slot, c in enumerate(content)} for content in contents]
+        """For each victim, the badges of its SMC capabilities in the snapshot by slot; None for other slots."""
+        self.own = [self._own_roots(v, content) for v, content in zip(self.victims, contents, strict=True)]
+        """For each victim, the slots that hold a capability to its whole capability space."""
+        self._decoded: dict[bytes, Decoded] = {}
 
     def _content(self, ram: Ram, victim: Victim) -> list[SlotContent]:
         first = (victim.cnode - ram.base) >> self._layout.slot_bits
-        return [SlotContent(self._layout, int(w[0]), int(w[1])) for w in ram.slots[first : first + self._slots]]
+        return [SlotContent(self._layout, int(w[0]), int(w[1])) for w in ram.slots[first : first + self.slots]]
 
-    def _own_roots(self, victim: int) -> frozenset[int]:
+    def _own_roots(self, victim: Victim, contents: list[SlotContent]) -> frozenset[int]:
         """Slots that hold a capability to the victim's own CNode under which slot numbers are addresses."""
         found = set()
-        for slot, content in enumerate(self._start[victim]):
-            if content.type == "cnode_cap" and content.base == self.victims[victim].cnode:
+        for slot, content in enumerate(contents):
+            if content.type == "cnode_cap" and content.base == victim.cnode:
                 radix, guard = content.field("capCNodeRadix"), content.field("capCNodeGuardSize")
-                if radix + guard == _DEPTH and 1 << radix == self._slots and not content.field("capCNodeGuard"):
+                if radix + guard == _DEPTH and 1 << radix == self.slots and not content.field("capCNodeGuard"):
                     found.add(slot)
         return frozenset(found)
 
@@ -88,94 +94,66 @@ class SmcAuthority:
     def judge(self, log: Any, results: Any, program: bytes, judgement: Judgement) -> None:
         """Judge a log (protocol.SMC_LOG[n]) of a program with these results (protocol.RESULT[calls])."""
         rows = records(program)
-        seen: set[int] = set()
+        past = _Past(self, rows, results)
         judgement.judged += len(log)
-        for entry in log:
-            index = int(entry["call"])
-            registers = tuple(entry["arguments"].tolist())
-            evidence = {"call": index, "registers": [hex(value) for value in registers]}
+        last = -1
+        # The log is in the order of time, and so of calls.
+        for index, registers in zip(log["call"].tolist(), log["arguments"].tolist(), strict=True):
             if index >= len(rows):
+                evidence = {"call": index, "registers": [hex(value) for value in registers]}
                 judgement.fail("an SMC while no call of the program was performed", "smc", **evidence)
                 continue
-            call = self._decoder.decode_call(rows, index)
-            name = self.interface.calls[call.call].name
-            evidence |= {"name": name, "target": hex(call.target), "victim": call.victim}
-            if index in seen:
+            call = self.decode(rows, index)
+            message = call.words[:SMC_REGISTERS]
+            if (
+                index > last
+                and call.info >> 12 == self._label
+                and call.info & _INFO_LENGTH >= SMC_REGISTERS
+                and tuple(registers) == message
+            ):
+                last = index
+                badge = past.badge_before(index, call)
+                if badge != 0 and badge != message[0]:
+                    judgement.requests.append(Request("smc_authority", index, self._evidence(call, index, registers)))
+                continue
+            evidence = self._evidence(call, index, registers)
+            name = evidence["name"]
+            if index <= last:
                 judgement.fail(f"call {index} ({name}) made more than one SMC", "smc", **evidence)
-                continue
-            seen.add(index)
-            if call.info >> 12 != self._label or call.info & _INFO_LENGTH < SMC_REGISTERS:
+            elif tuple(registers) == message:
                 judgement.fail(f"call {index} ({name}) made an SMC and is no invocation of one", "smc", **evidence)
-            elif registers != call.words[:SMC_REGISTERS]:
-                evidence["message_registers"] = [hex(word) for word in call.words]
+            else:
+                evidence["message_registers"] = [hex(word) for word in message]
                 judgement.fail(f"x0-x7 of the SMC are not the message of call {index} ({name})", "smc", **evidence)
-            elif not self._known_good(rows, index, call, results):
-                judgement.requests.append(Request("smc_authority", index, evidence))
 
-    def _known_good(self, rows: list[bytes], index: int, call: Decoded, results: Any) -> bool:
-        """Whether the capability before the call is known, and allows this function."""
-        if call.target >= self._slots:
-            return False
-        content = self._before(rows, index, results, call.victim, call.target)
-        return isinstance(content, int) and content in (0, call.words[0])
+    def _evidence(self, call: Decoded, index: int, registers: list[int]) -> dict[str, Any]:
+        return {
+            "call": index,
+            "registers": [hex(value) for value in registers],
+            "name": self.interface.calls[call.call].name,
+            "target": hex(call.target),
+            "victim": call.victim,
+        }
 
-    def _before(self, rows: list[bytes], index: int, results: Any, victim: int, slot: int) -> object:
-        """Badge of the SMC capability in a slot before a call; None for anything else; UNKNOWN."""
-        changed: dict[tuple[int, int], object] = {}
-        states, errors = results["state"][:index].tolist(), results["error"][:index].tolist()
-        for earlier in range(index):
-            if states[earlier] in (CallState.NOT_REACHED, CallState.SKIPPED):
-                continue
-            type_ = self.interface.calls[rows[earlier][0] % len(self.interface.calls)]
-            if type_.name in _HARMLESS_CALLS or type_.interface in _HARMLESS_INTERFACES:
-                continue
-            done = self._decoder.decode_call(rows, earlier)
-            if not type_.interface:
-                # A system call: it changes slots only by handing over capabilities.
-                if (done.info | int(results["info"][earlier])) & _CAPS:
-                    return UNKNOWN
-                continue
-            if states[earlier] != CallState.DONE:
-                return UNKNOWN
-            if not errors[earlier] and not self._follow(type_.name, done, changed):
-                return UNKNOWN
-        return self._badge_at(victim, slot, changed)
+    def decode(self, rows: list[bytes], index: int) -> Decoded:
+        """A call of a program; remembered by its record, unless it names the result of another call."""
+        row = rows[index]
+        known = self._decoded.get(row)
+        if known is None:
+            known = self._decoder.decode_call(rows, index)
+            if not self._names_results(row):
+                if len(self._decoded) > _CACHE_LIMIT:
+                    self._decoded.clear()
+                self._decoded[row] = known
+        return known
 
-    def _badge_at(self, victim: int, slot: int, changed: dict[tuple[int, int], object]) -> object:
-        key = (victim, slot)
-        return changed[key] if key in changed else _badge(self._start[victim][slot])
-
-    def _is_own(self, victim: int, slot: int, changed: dict[tuple[int, int], object]) -> bool:
-        """Whether a slot still holds a capability to the victim's whole capability space."""
-        return slot in self._own[victim] and (victim, slot) not in changed
-
-    def _follow(self, name: str, done: Decoded, changed: dict[tuple[int, int], object]) -> bool:
-        """What a successful operation did to the slots of the victim that made it; False if that is not plain."""
-        victim, words = done.victim, done.words
-        root = done.caps[0] if done.caps else -1
-        if name == "Untyped_Retype":
-            # Words: type, size, node index, node depth, offset, number. Depth 0 means the root itself.
-            if words[3] or not self._is_own(victim, root, changed):
-                return False
-            changed.update({(victim, number): None for number in range(words[4], words[4] + words[5])})
-            return True
-        if not self._is_own(victim, done.target, changed) or words[1] != _DEPTH or words[0] >= self._slots:
-            return False
-        if name == "CNode_Delete":
-            changed[victim, words[0]] = None
-            return True
-        if name not in ("CNode_Copy", "CNode_Mint", "CNode_Move"):
-            return False
-        source, depth = words[2], words[3]
-        if not self._is_own(victim, root, changed) or depth != _DEPTH or source >= self._slots:
-            return False
-        moved = self._badge_at(victim, source, changed)
-        if name == "CNode_Mint" and moved == 0:
-            moved = words[5]
-        if name == "CNode_Move":
-            changed[victim, source] = None
-        changed[victim, words[0]] = moved
-        return True
+    def _names_results(self, row: bytes) -> bool:
+        """Whether a selector of a record may be "the result of" another call."""
+        call = self.interface.calls[row[0] % len(self.interface.calls)]
+        places = [argument_offset(i) for i, parameter in enumerate(call.parameters) if parameter.kind == "slot"]
+        if call.target == "slot":
+            places.append(TARGET_OFFSET)
+        return any(row[place] & 3 == SlotMode.RESULT for place in places)
 
     # The step
 
@@ -192,16 +170,86 @@ class SmcAuthority:
         else:
             badge = _badge(content)
             if badge not in (0, function):
-                judgement.fail(
-                    f"call {request.call} made SMC {function:#x} through a capability for {badge:#x}",
-                    "smc_cap",
-                    badge=hex(int(str(badge))),
-                    **evidence,
-                )
+                message = f"call {request.call} made SMC {function:#x} through a capability for {badge or 0:#x}"
+                judgement.fail(message, "smc_cap", badge=hex(badge or 0), **evidence)
         return judgement
 
 
-def _badge(content: SlotContent) -> object:
+class _Past:
+    """What the capability slots hold before each call, as far as it follows from the calls before."""
+
+    def __init__(self, authority: SmcAuthority, rows: list[bytes], results: Any) -> None:
+        self._authority = authority
+        self._rows = rows
+        self._states = results["state"].tolist()
+        self._errors = results["error"].tolist()
+        self._infos = results["info"].tolist()
+        self._next = 0
+        self._known = True
+        self._changed: dict[tuple[int, int], int | None] = {}
+
+    def badge_before(self, index: int, call: Decoded) -> int | None:
+        """Badge of the SMC capability that a call invokes; None for anything else, and where it is not known.
+
+        Calls have to be asked for in ascending order.
+        """
+        while self._known and self._next < index:
+            self._known = self._follow_call(self._next)
+            self._next += 1
+        return self._badge_at(call.victim, call.target) if self._known else None
+
+    def _follow_call(self, index: int) -> bool:
+        """Follow one call; False if it may have changed slots in a way that is not followed."""
+        authority, state, row = self._authority, self._states[index], self._rows[index]
+        if state in (CallState.NOT_REACHED, CallState.SKIPPED) or authority.harmless[row[0] % len(authority.harmless)]:
+            return True
+        done = authority.decode(self._rows, index)
+        type_ = authority.interface.calls[done.call]
+        if not type_.interface:
+            # A system call changes slots only by handing over capabilities.
+            return not (done.info | self._infos[index]) & _CAPS
+        if state != CallState.DONE:
+            return False
+        return bool(self._errors[index]) or self._follow(type_.name, done)
+
+    def _badge_at(self, victim: int, slot: int) -> int | None:
+        key = (victim, slot)
+        return self._changed[key] if key in self._changed else self._authority.start[victim].get(slot)
+
+    def _is_own(self, victim: int, slot: int) -> bool:
+        """Whether a slot still holds a capability to the victim's whole capability space."""
+        return slot in self._authority.own[victim] and (victim, slot) not in self._changed
+
+    def _follow(self, name: str, done: Decoded) -> bool:
+        """What a successful operation did to the slots of the victim that made it; False if that is not plain."""
+        victim, words, changed, slots = done.victim, done.words, self._changed, self._authority.slots
+        root = done.caps[0] if done.caps else -1
+        if name == "Untyped_Retype":
+            # Words: type, size, node index, node depth, offset, number. Depth 0 means the root itself.
+            if words[3] or not self._is_own(victim, root):
+                return False
+            changed.update({(victim, number): None for number in range(words[4], words[4] + words[5])})
+            return True
+        if not self._is_own(victim, done.target) or words[1] != _DEPTH or words[0] >= slots:
+            return False
+        if name == "CNode_Delete":
+            changed[victim, words[0]] = None
+            return True
+        if name not in ("CNode_Copy", "CNode_Mint", "CNode_Move"):
+            return False
+        source, depth = words[2], words[3]
+        if not self._is_own(victim, root) or depth != _DEPTH or source >= slots:
+            return False
+        moved = self._badge_at(victim, source)
+        if name == "CNode_Mint" and moved == 0:
+            moved = words[5]
+        if name == "CNode_Move":
+            changed[victim, source] = None
+        changed[victim, words[0]] = moved
+        return True
+
+
+def _badge(content: SlotContent) -> int | None:
     return content.field("capSMCBadge") if content.type == "smc_cap" else None
 
 
