@@ -107,12 +107,9 @@ class Filer:
         for _ in range(REPEATS):
             if verdict is None:
                 verdict = self.verdict(program, symptom)
-        if verdict is None:
-            return Reduced(program, signature_of(symptom, NOWHERE), None, False, None, symptom)
-        count = self.first_call(program, symptom)
+        count = None if verdict is None else self.first_call(program, symptom)
         if count is None:
-            # It shows at the end of the program and after none of its calls: keep the program as it is.
-            return Reduced(program, signature_of(symptom, NOWHERE), None, True, verdict, symptom)
+            return Reduced(program, signature_of(symptom, NOWHERE), None, False, None, symptom)
         smaller = self._shorten(program[: count * CALL_BYTES], symptom, limits)
         count = self.first_call(smaller, symptom)
         smaller = smaller[: (count or 0) * CALL_BYTES]
