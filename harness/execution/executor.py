@@ -59,7 +59,8 @@ class Executor:
     """A machine that runs programs, as a context manager.
 
     `core` pins QEMU and the calling thread to one host core, which is fastest. Without `coverage` nothing is
-    counted. `settings` chooses another QEMU than QemuSettings.from_environment(). `ranges` replaces the restore set that is computed. The thread that enters the context must outlive it.
+    counted. `settings` chooses another QEMU than QemuSettings.from_environment(). `ranges` replaces the restore
+    set that is computed. The thread that enters the context must outlive it.
     """
 
     def __init__(
