@@ -20,7 +20,7 @@ from harness.invariants.definitions import Context, Judgement, Request, invarian
 from harness.kernel_state.lookup import SlotContent, lookup_slot
 from harness.kernel_state.memory import MemoryImage, Ram, read_optional
 from harness.kernel_state.state import KernelState
-from harness.programs.encodings import TARGET_OFFSET, Decoded, Decoder, SlotMode, argument_offset, records
+from harness.programs.encodings import Decoded, Decoder, records
 from harness.programs.interfaces import Interface
 from harness.programs.population import read_report
 from harness.protocol import CALL_BYTES, CallState, PopulationKind
@@ -34,7 +34,6 @@ _INFO_LENGTH = 0x7F
 # Calls that change no slot whatever they are given; any other call of an interface may.
 _HARMLESS_INTERFACES = ("seL4_ARM_Page", "seL4_ARM_PageTable", "seL4_ARM_SMC", "seL4_IRQHandler")
 _HARMLESS_CALLS = frozenset({"Yield", "Load"})
-_CACHE_LIMIT = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,6 @@ class SmcAuthority:
         """For each victim, the badges of its SMC capabilities in the snapshot by slot; None for other slots."""
         self.own = [self._own_roots(v, content) for v, content in zip(self.victims, contents, strict=True)]
         """For each victim, the slots that hold a capability to its whole capability space."""
-        self._decoded: dict[bytes, Decoded] = {}
 
     def _content(self, ram: Ram, victim: Victim) -> list[SlotContent]:
         first = (victim.cnode - ram.base) >> self._layout.slot_bits
@@ -136,24 +134,8 @@ class SmcAuthority:
         }
 
     def decode(self, rows: list[bytes], index: int) -> Decoded:
-        """A call of a program; remembered by its record, unless it names the result of another call."""
-        row = rows[index]
-        known = self._decoded.get(row)
-        if known is None:
-            known = self._decoder.decode_call(rows, index)
-            if not self._names_results(row):
-                if len(self._decoded) > _CACHE_LIMIT:
-                    self._decoded.clear()
-                self._decoded[row] = known
-        return known
-
-    def _names_results(self, row: bytes) -> bool:
-        """Whether a selector of a record may be "the result of" another call."""
-        call = self.interface.calls[row[0] % len(self.interface.calls)]
-        places = [argument_offset(i) for i, parameter in enumerate(call.parameters) if parameter.kind == "slot"]
-        if call.target == "slot":
-            places.append(TARGET_OFFSET)
-        return any(row[place] & 3 == SlotMode.RESULT for place in places)
+        """A call of a program, given as its records."""
+        return self._decoder.decode_call(rows, index)
 
     # The step
 
