@@ -137,7 +137,8 @@ def build_kernel(config: MachineConfig, *, release: bool = False, extra_patches:
     that the kernel cannot have, PatchError, MissingPackage and BuildFailure.
     """
     patches = [*read_series(), *extra_patches]
-    patches_hash = _sha256(part for path in patches for part in (path.name.encode(), path.read_bytes()))
+    # Content only: a finding keeps its patches under other names.
+    patches_hash = _sha256(path.read_bytes() for path in patches)
     options = kernel_options(config, release=release)
     regions = platform_regions(config)
     code = [Path(__file__).with_name(name).read_bytes() for name in ("kernel.py", "patches.py")]
