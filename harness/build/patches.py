@@ -11,12 +11,14 @@ may sit a few lines away from where the patch says, since other patches may come
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.build.artefacts import PROJECT
+from harness.build.cache import publish
 from harness.errors import PatchError
 
 PATCH_DIRECTORY = PROJECT / "kernel_patches"
@@ -25,10 +27,11 @@ _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 
 @dataclass
 class Hunk:
-    """One hunk: `old_start` is the 1-based line where `old` begins; lines keep their line ends."""
+    """One hunk: `old` begins at the 1-based line `old_start`, `new` at `new_start`; lines keep their ends."""
 
     number: int
     old_start: int
+    new_start: int
     old: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     added: int = 0
@@ -140,7 +143,7 @@ def _parse_hunk(path: Path, lines: list[str], position: int, change: FileChange)
     found = _HUNK.match(lines[position])
     if not found:
         raise PatchError(f"{path}, line {position + 1}: not a hunk header: {lines[position].strip()}")
-    hunk = Hunk(len(change.hunks) + 1, int(found[1]))
+    hunk = Hunk(len(change.hunks) + 1, int(found[1]), int(found[3]))
     want_old, want_new = int(found[2] or 1), int(found[4] or 1)
     position += 1
     while (len(hunk.old) < want_old or len(hunk.new) < want_new) and position < len(lines):
@@ -245,6 +248,30 @@ def _refusal(patch: Patch, change: FileChange, hunk: int, why: str) -> PatchErro
         f"{patch.path.name} does not apply: file {change.path}, hunk {hunk}: {why}; "
         f"make the patch again for the current series ({PATCH_DIRECTORY / 'series'})"
     )
+
+
+def reverse_patch(path: Path) -> Path:
+    """A patch that takes another one back, in the cache: the kernel as it was without a fix.
+
+    The series may hold further patches behind it, as long as they leave its lines alone.
+    """
+    patch = read_patch(path)
+    text = [f"SPDX-License-Identifier: GPL-2.0-only\nSubject: Without {path.name}\n\nTakes that patch back.\n\n"]
+    for change in patch.changes:
+        before = "/dev/null" if change.deletes else f"a/{change.path}"
+        after = "/dev/null" if change.creates else f"b/{change.path}"
+        text.append(f"diff --git a/{change.path} b/{change.path}\n--- {before}\n+++ {after}\n")
+        for hunk in change.hunks:
+            text.append(f"@@ -{hunk.new_start},{len(hunk.new)} +{hunk.old_start},{len(hunk.old)} @@\n")
+            text += ["-" + line for line in hunk.new] + ["+" + line for line in hunk.old]
+    content = "".join(text)
+    digest = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
+    name = f"without-{path.name}"
+
+    def fill(directory: Path) -> None:
+        (directory / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+
+    return publish(f"reversed-{digest[:24]}", fill) / name
 
 
 def apply_series(directory: Path, extra: Sequence[Path] = ()) -> list[str]:

@@ -23,18 +23,30 @@ ConfigOption = Annotated[str, typer.Option("--config", help="Name of a machine c
 ReleaseOption = Annotated[bool, typer.Option("--release", help="The kernel without its assertions and console.")]
 ExtraPatchOption = Annotated[
     list[Path] | None,
-    typer.Option("--extra-patch", help="A kernel patch on top of the series: a candidate fix, a suspected bug."),
+    typer.Option(
+        "--extra-patch",
+        help="A kernel patch on top of the series: a candidate fix, a suspected bug. reverse:FILE takes a patch of "
+        "the series back.",
+    ),
 ]
+REVERSE = "reverse:"
 ForceOption = Annotated[bool, typer.Option("--force", help="Try although the finding is of another build.")]
 
 
 def extra_patches(paths: Sequence[Path] | None) -> list[Path]:
-    """The patches that were given, as absolute paths; raises InputError where there is no such file."""
+    """The patches that were given, as absolute paths; raises InputError where there is no such file.
+
+    `reverse:FILE` becomes a patch that takes FILE back.
+    """
+    from harness.build.patches import reverse_patch
+
     found = []
-    for path in paths or ():
+    for given in paths or ():
+        name = str(given)
+        path = Path(name.removeprefix(REVERSE)).resolve()
         if not path.is_file():
-            raise InputError(f"--extra-patch {path}: there is no such file")
-        found.append(path.resolve())
+            raise InputError(f"--extra-patch {given}: there is no such file")
+        found.append(reverse_patch(path) if name.startswith(REVERSE) else path)
     return found
 
 
