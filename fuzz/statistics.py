@@ -51,7 +51,8 @@ class CallStatistics:
         states = self._states[: self._used]
         errors = np.minimum(self._errors[: self._used], ERRORS - 1).astype(np.int64)
         self._used = 0
-        self._started += np.bincount(calls[states == CallState.STARTED], minlength=len(self._labels))
+        stopped = (states == CallState.STARTED) | (states == CallState.FAULTED)
+        self._started += np.bincount(calls[stopped], minlength=len(self._labels))
         done = states == CallState.DONE
         cells = calls[done].astype(np.int64) * ERRORS + errors[done]
         self._done += np.bincount(cells, minlength=self._done.size).reshape(self._done.shape)

@@ -83,6 +83,7 @@ def outcome_of(result: np.void, error_names: dict[int, str]) -> Text:
             CallState.NOT_REACHED: "not reached",
             CallState.STARTED: "did not return",
             CallState.SKIPPED: "skipped: its victim could not take its turn",
+            CallState.FAULTED: f"its victim faulted in it (seL4_Fault {int(result['error'])})",
         }
         return Text(words[state], "yellow")
     error = int(result["error"])

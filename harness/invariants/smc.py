@@ -190,6 +190,8 @@ class _Past:
         if not type_.interface:
             # A system call changes slots only by handing over capabilities.
             return not (done.info | self._infos[index]) & _CAPS
+        if state == CallState.FAULTED:
+            return True  # no slot changes when the lookup of a capability faults
         if state != CallState.DONE:
             return False
         return bool(self._errors[index]) or self._follow(type_.name, done)
