@@ -247,7 +247,7 @@ CONTROL = _dtype(
     ("code_changed", "<u4"),  # 1: a changed page held code that ran since the snapshot: replace the machine
     ("stage", "<u4"),  # BootStage that the plugin has seen
     ("message_bytes", "<u4"),
-    ("pad2", "<u4"),
+    ("interrupts", "<u4"),  # 1: the kernel wrote to the interrupt controller; the host clears it
     ("parks", "<u8"),
     ("restore_ns", "<u8"),  # of the last restore
     ("compare_ns", "<u8"),  # of the last comparison

@@ -33,10 +33,11 @@ def _word(name: str) -> int:
     return int(protocol.CONTROL.fields[name][1]) // 4
 
 
-_GO, _DONE, _STAY, _RESTORE, _LEAVE = (_word(name) for name in ("go", "done", "stay", "restore", "leave"))
-_CHANGED, _CODE_CHANGED, _OVERFLOW = _word("changed"), _word("code_changed"), _word("overflow")
-_TRACK, _OMIT_PAGE, _MESSAGE_WORD, _REPORT_WORD = _word("track"), _word("omit_page"), _word("message"), _word("report")
-MESSAGE_OFFSET, REPORT_OFFSET = _MESSAGE_WORD * 4, _REPORT_WORD * 4
+_GO, _DONE, _LEAVE, _STAY = (_word(name) for name in ("go", "done", "leave", "stay"))
+_RESTORE, _TRACK, _OMIT_PAGE = (_word(name) for name in ("restore", "track", "omit_page"))
+_CHANGED, _OVERFLOW = _word("changed"), _word("overflow")
+_CODE_CHANGED, _INTERRUPTS = _word("code_changed"), _word("interrupts")
+MESSAGE_OFFSET, REPORT_OFFSET = _word("message") * 4, _word("report") * 4
 
 
 class Control:
@@ -65,6 +66,13 @@ class Control:
     def changed(self) -> int:
         """Pages that the last program changed."""
         return self.words[_CHANGED]
+
+    def interrupts_changed(self) -> bool:
+        """Whether the kernel has written to the interrupt controller since this was last asked."""
+        if not self.words[_INTERRUPTS]:
+            return False
+        self.words[_INTERRUPTS] = 0
+        return True
 
     @property
     def overflow(self) -> int:

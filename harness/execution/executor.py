@@ -24,6 +24,7 @@ from harness.build.blocks import StaticBlocks, static_blocks
 from harness.errors import MachineLost
 from harness.execution import audit, hang
 from harness.execution.control import MESSAGE_OFFSET, Control
+from harness.execution.interrupts import interrupt_writes
 from harness.execution.observation import Observation, Outcome
 from harness.execution.outcome import KernelSymbols
 from harness.execution.restore_set import Range, restore_set
@@ -101,7 +102,8 @@ class Executor:
         counted = np.asarray(self.blocks.address)
         between = {self.blocks.functions.index(name) for name in BETWEEN_PROGRAMS & set(self.blocks.functions)}
         numbers = np.flatnonzero(~np.isin(self.blocks.function, list(between))).astype(np.uint64) if coverage else None
-        self._shared = Shared.create(artefacts, counted, numbers)
+        watched = interrupt_writes(self._kernel.elf)
+        self._shared = Shared.create(artefacts, counted, numbers, watched)
         self.control = Control(self._shared.control)
         self.memory: MachineMemory = self._shared.memory
         """Live memory of the machine."""
@@ -195,9 +197,11 @@ class Executor:
         """
         if self._must_replace:
             self.replace()
+        control = self.control
         if command is None:
             command = FROM_SNAPSHOT if restore else Command(0)
-        control = self.control
+            if restore and control.interrupts_changed():
+                command |= Command.RESTORE_INTERRUPTS
         calls = min(len(program) // CALL_BYTES, MAXIMUM_CALLS)
         size = calls * CALL_BYTES
         self._program[:size] = program[:size]

@@ -54,6 +54,9 @@ class QemuSettings:
     extra: tuple[str, ...] = ()
     """More options for its command line."""
 
+    descriptors: tuple[int, ...] = ()
+    """Descriptors that it inherits beside the machine's own, for `extra` to name."""
+
     @classmethod
     def from_environment(cls) -> QemuSettings:
         """The QEMU below the directory $BOTHWORLDS_QEMU, where packages of it were unpacked; else the installed one."""
@@ -62,8 +65,6 @@ class QemuSettings:
         root = Path(unpacked).resolve()
         modules = next(iter(sorted(root.glob("usr/lib/*/qemu"))), None)
         return cls(str(root / "usr/bin" / PROGRAM), root / "usr/share/qemu", modules, (root,))
-    descriptors: tuple[int, ...] = ()
-    """Descriptors that it inherits beside the machine's own, for `extra` to name."""
 
     def program(self) -> str:
         """Absolute path of the QEMU program; raises MissingPackage."""
@@ -78,40 +79,51 @@ class QemuSettings:
 class Shared:
     """Memory that outlives a QEMU, so that a new one can take the place of a lost one.
 
-    `blocks` pairs leader addresses with block indices, u64[counted, 2], sorted by address; `coverage` holds one
-    counter for each of `block_count` blocks.
+    `code` pairs leader addresses with block indices, u64[counted, 2], sorted by address, and behind them holds the
+    addresses that are watched, u64[watched]; `coverage` has one counter for each of `block_count` blocks.
     """
 
     memory: MachineMemory
     control: SharedMemory
     coverage: SharedMemory | None = None
-    blocks: SharedMemory | None = None
+    code: SharedMemory | None = None
     block_count: int = 0
     counted: int = 0
+    watched: int = 0
 
     def close(self) -> None:
         """Release all of it."""
         self.memory.close()
-        for part in (self.control, self.coverage, self.blocks):
+        for part in (self.control, self.coverage, self.code):
             if part is not None:
                 part.close()
 
     @classmethod
-    def create(cls, artefacts: Artefacts, leaders: Words | None = None, counted: Words | None = None) -> Shared:
+    def create(
+        cls,
+        artefacts: Artefacts,
+        leaders: Words | None = None,
+        counted: Words | None = None,
+        watched: Words | None = None,
+    ) -> Shared:
         """Shared memory for a build.
 
-        `leaders`: u64[n], addresses of the static blocks; `counted`: indices of those to count, None for no coverage.
+        `leaders`: u64[n], addresses of the static blocks; `counted`: indices of those to count, None for no coverage;
+        `watched`: u64[m], addresses of the kernel's instructions that write to the interrupt controller.
         """
         shared = cls(MachineMemory(artefacts.config), SharedMemory("control", protocol.CONTROL_BYTES))
+        table = np.zeros((0, 2), np.uint64)
         if leaders is not None and counted is not None and len(counted):
             indices = np.asarray(counted, np.uint64)
             table = np.stack([np.asarray(leaders, np.uint64)[indices], indices], axis=1)
-            table = np.ascontiguousarray(table[np.argsort(table[:, 0], kind="stable")])
-            shared.counted = len(table)
-            shared.block_count = len(leaders)
-            shared.blocks = SharedMemory("blocks", table.nbytes)
-            shared.blocks.bytes[:] = table.reshape(-1).view(np.uint8)
+            table = table[np.argsort(table[:, 0], kind="stable")]
+            shared.counted, shared.block_count = len(table), len(leaders)
             shared.coverage = SharedMemory("coverage", (len(leaders) + 7) & -8)
+        words = np.concatenate([table.reshape(-1), np.zeros(0, np.uint64) if watched is None else watched])
+        if len(words):
+            shared.watched = 0 if watched is None else len(watched)
+            shared.code = SharedMemory("code", words.nbytes)
+            shared.code.bytes[:] = words.astype(np.uint64).view(np.uint8)
         return shared
 
 
@@ -203,7 +215,7 @@ class Qemu:
         plugin = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         given = [qmp_end.detach(), uart_end.detach(), self._listen().detach(), lifeline_end, flash, plugin]
         inherited = [printed.fd, shared.memory.secure.fd, shared.memory.normal.fd, shared.control.fd]
-        inherited += [part.fd for part in (shared.coverage, shared.blocks) if part is not None]
+        inherited += [part.fd for part in (shared.coverage, shared.code) if part is not None]
         inherited += self.settings.descriptors
         arguments = self._plugin_arguments(lifeline_end)
         machine = "virt,secure=on,virtualization=on,gic-version=2,memory-backend=ram,dtb-randomness=off"
@@ -254,9 +266,10 @@ class Qemu:
             "firmware_bytes": max(end for _, end in image.code_ranges),
             "park": image.symbols["park_pc"].address,
         }
-        if shared.coverage is not None and shared.blocks is not None:
-            values |= {"blocks_file": shared.blocks.fd, "coverage": shared.coverage.fd, "blocks": shared.block_count}
-            values["leaders"] = shared.counted
+        if shared.code is not None:
+            values |= {"code": shared.code.fd, "leaders": shared.counted, "watched": shared.watched}
+        if shared.coverage is not None:
+            values |= {"coverage": shared.coverage.fd, "blocks": shared.block_count}
         return ",".join(f"{name}={value:#x}" for name, value in values.items())
 
     def _find_pid(self) -> int:

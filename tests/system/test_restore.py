@@ -13,6 +13,8 @@ from harness.build.artefacts import Artefacts
 from harness.build.registers import bank_register
 from harness.execution.executor import Executor
 from harness.execution.observation import Outcome
+from harness.programs.interfaces import Interface
+from harness.programs.program import Program
 from harness.protocol import CALL_BYTES
 
 PROGRAMS = 1000
@@ -85,6 +87,25 @@ def test_notices_a_register_left_out(executor: Executor, name: str) -> None:
     shown = name if name.startswith("x") else name.upper()
     assert shown in different(registers, registers_after(executor, omit_register=omitted))
     assert not different(registers, registers_after(executor))
+
+
+def test_interrupt_controller_is_restored(executor: Executor) -> None:
+    """Deleting the handler's capability masks its line at the controller; the next program finds it as it was."""
+
+    def enabled_lines() -> str:
+        with executor.debugger() as gdb:
+            return gdb.command("x/9xw 0x08000100")
+
+    interface = Interface.load(executor.artefacts)
+    text = "calls:\n- {call: CNode_Delete, target: cnode, with: {index: irq}}\n"
+    executor.run(b"")
+    before = enabled_lines()
+    observation = executor.run(Program.from_yaml(text, interface).to_bytes())
+    assert list(observation.results["error"]) == [0]
+    assert enabled_lines() != before
+    executor.run(b"")
+    assert enabled_lines() == before
+    assert not executor.audit()
 
 
 def test_snapshots_of_two_boots_are_equal(artefacts: Artefacts) -> None:

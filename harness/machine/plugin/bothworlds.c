@@ -36,8 +36,9 @@ EXPORT int qemu_plugin_version = PLUGIN_API;
 #define LEAVE_POLL_NS 200000
 
 /* Given on the command line as name=number; descriptors are inherited. */
-static uint64_t control_fd, secure_fd, normal_fd, lifeline_fd, blocks_fd, coverage_fd;
+static uint64_t control_fd, secure_fd, normal_fd, lifeline_fd, code_fd, coverage_fd;
 static uint64_t blocks, leader_count;            /* static basic blocks, and those of them to count */
+static uint64_t watch_count;                     /* instructions that write to the interrupt controller */
 static uint64_t secure_base, secure_size;        /* physical */
 static uint64_t normal_base, normal_size;        /* physical */
 static uint64_t window;                          /* virtual address at which the kernel sees secure_base */
@@ -48,7 +49,8 @@ static uint64_t park_address;
 
 static const struct { const char *name; uint64_t *value; } parameters[] = {
     {"control", &control_fd}, {"secure", &secure_fd}, {"normal", &normal_fd}, {"lifeline", &lifeline_fd},
-    {"blocks_file", &blocks_fd}, {"coverage", &coverage_fd}, {"blocks", &blocks}, {"leaders", &leader_count},
+    {"code", &code_fd}, {"coverage", &coverage_fd}, {"blocks", &blocks}, {"leaders", &leader_count},
+    {"watched", &watch_count},
     {"secure_base", &secure_base}, {"secure_size", &secure_size},
     {"normal_base", &normal_base}, {"normal_size", &normal_size}, {"window", &window},
     {"firmware_ram", &firmware_ram}, {"message_offset", &message_offset},
@@ -262,7 +264,7 @@ static void mark_code(const uint8_t *host)
 /* ---- coverage ---- */
 
 struct leader { uint64_t address, index; };      /* sorted by address */
-static const struct leader *leaders;
+static const struct leader *leaders;             /* behind them in the file: addresses that are watched */
 static uint8_t *coverage;                        /* one saturated counter a block: of the last program */
 static uint64_t *counters;                       /* what the guest's translated code increments */
 #if PLUGIN_API >= 2
@@ -290,6 +292,22 @@ static void count_executions(struct qemu_plugin_insn *instruction, uint64_t inde
     qemu_plugin_u64 counter = {scoreboard, index * sizeof(uint64_t)};
     qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(instruction, INLINE_ADD_U64, counter, 1);
 #endif
+}
+
+static bool is_watched(uint64_t address)
+{
+    const uint64_t *watched = (const uint64_t *)(leaders + leader_count);
+    for (uint64_t i = 0; i < watch_count; i++)
+        if (watched[i] == address)
+            return true;
+    return false;
+}
+
+static void on_interrupt_write(unsigned cpu, void *data)
+{
+    (void)cpu;
+    (void)data;
+    WORD(INTERRUPTS) = 1;
 }
 
 /* Moves the counts to the coverage file; both arrays are padded to a multiple of eight elements. */
@@ -408,6 +426,8 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *block)
             if (leader)
                 count_executions(instruction, leader->index);
         }
+        if (kernel && is_watched(address))
+            qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_interrupt_write, CALLBACK_NO_REGISTERS, NULL);
         if (ever_parked && !firmware)
             mark_code(host);
     }
@@ -462,9 +482,10 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, 
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
     control = map_file(control_fd, BW_CONTROL_BYTES);
     served = WORD(GO);
+    if (leader_count + watch_count)
+        leaders = map_file(code_fd, leader_count * sizeof *leaders + watch_count * sizeof(uint64_t));
     if (blocks) {
         size_t padded = (blocks + 7) & ~UINT64_C(7);
-        leaders = map_file(blocks_fd, leader_count * sizeof *leaders);
         coverage = map_file(coverage_fd, padded);
 #if PLUGIN_API < 2
         counters = calloc(padded, sizeof *counters);
