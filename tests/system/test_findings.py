@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A finding from the program that shows it to the debugger: filed, read, reproduced, replayed, refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.build.artefacts import Artefacts
+from harness.build.patches import planted_bugs
+from harness.build.system import build
+from harness.configs import MachineConfig
+from harness.errors import FindingError
+from harness.execution.executor import Executor
+from harness.findings.bundle import Bundle, read_bundle
+from harness.findings.filing import Filer, Origin
+from harness.findings.judge import Judge
+from harness.findings.replay import Replay
+from harness.findings.report import describe
+from harness.findings.reproduce import build_of, reproduce
+from harness.programs.interfaces import Interface
+from harness.programs.program import Program
+
+BUG = next(bug for bug in planted_bugs() if bug.name == "world_lost_on_remap")
+PROGRAM = """
+calls:
+- {call: Yield}
+- {call: ARM_Page_Unmap, target: page-s-mapped}
+- {call: Yield, victim: normal-world}
+- {call: ARM_Page_Remap, target: page-n-mapped, with: {rights: read}}
+- {call: CNode_Delete, target: cnode, with: {index: page-uart-mapped, depth: 64}}
+"""
+
+
+@dataclass
+class Filed:
+    artefacts: Artefacts
+    bundle: Bundle
+
+
+@pytest.fixture(scope="module")
+def filed(config: MachineConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filed]:
+    artefacts = build(config, extra_patches=[BUG.path])
+    directory = tmp_path_factory.mktemp("findings")
+    table = Interface.load(artefacts)
+    program = Program.from_yaml(PROGRAM, table).to_bytes()
+    with Executor(artefacts, coverage=False) as executor:
+        filer = Filer(Judge.of(executor), artefacts, table, directory)
+        symptom = filer.judge.judge(program).symptoms[0]
+        path, new = filer.file(filer.reduce(program, symptom), Origin(7, 1.5, [BUG.path]))
+        assert new
+        path_again, new = filer.file(filer.reduce(program, symptom), Origin(9, 2.5, [BUG.path]))
+        assert path_again == path and not new, "the same bug is one finding"
+    yield Filed(artefacts, read_bundle(path))
+
+
+def test_the_finding_says_what_where_and_after_which_call(filed: Filed) -> None:
+    finding = filed.bundle.finding
+    assert finding.signature == "ns_bit_matches_world:pte:ARM_Page_Remap"
+    assert finding.invariant == BUG.expected_invariant
+    assert [call["call"] for call in finding.calls] == ["ARM_Page_Remap"] and finding.first_call == 0
+    assert finding.calls[0]["state"] == "done" and finding.calls[0]["error"] == 0
+    assert "NS=0" in finding.message and finding.evidence
+    assert finding.hashes == filed.artefacts.hashes
+    assert any("qemu-system-aarch64" in word for word in finding.qemu_command)
+    text = "\n".join(describe(filed.bundle))
+    assert finding.signature in text and "-> " in text and "bothworlds repro" in text
+
+
+def test_the_directory_holds_what_reproduction_needs(filed: Filed) -> None:
+    path = filed.bundle.path
+    assert (path / "patches").exists() and (path / "config.yaml").exists()
+    registers = yaml.safe_load((path / "registers.yaml").read_text())
+    assert registers["registers"]["ttbr0_el1"] and "pc" in registers["registers"]
+    table = Interface.load(filed.artefacts)
+    program = Program.from_yaml((path / "program.yaml").read_text(), table)
+    assert program.to_bytes() == filed.bundle.program
+
+
+def test_the_saved_memory_is_judged_the_same_without_a_machine(filed: Filed, executor: Executor) -> None:
+    checker = Judge.of(executor).checker
+    report = checker.check(filed.bundle.memory())
+    assert BUG.expected_invariant in {violation.invariant for violation in report.violations}
+
+
+def test_it_reproduces_from_the_snapshot_and_from_cold_boots(filed: Filed) -> None:
+    artefacts = build_of(filed.bundle)
+    again = reproduce(filed.bundle, artefacts, times=3, cold=2)
+    assert str(again.snapshot) == "3 of 3" and str(again.cold) == "2 of 2" and again.any
+
+
+def test_another_build_is_refused_and_force_tries_it(filed: Filed, tmp_path: Path) -> None:
+    """Without its patch the finding is of another kernel; and there it does not show."""
+    copy = tmp_path / "copy"
+    shutil.copytree(filed.bundle.path, copy)
+    content = yaml.safe_load((copy / "finding.yaml").read_text())
+    content["extra_patches"] = []
+    (copy / "finding.yaml").write_text(yaml.safe_dump(content))
+    bundle = read_bundle(copy)
+    with pytest.raises(FindingError, match=r"another build: kernel is .*--force"):
+        build_of(bundle)
+    artefacts = build_of(bundle, force=True)
+    assert not reproduce(bundle, artefacts, times=1, cold=1).any
+
+
+def test_gdb_stops_right_before_the_call(filed: Filed) -> None:
+    with Replay(filed.bundle, filed.artefacts) as machine:
+        show = ("backtrace", "info symbol performSmallPageInvocationMap", "info symbol park_pc", "continue&")
+        command = machine.command(*show[:-1], batch=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, env={**os.environ, "HOME": "/"}
+        )
+    output = done.stdout
+    assert "Stopped right before call 0 (ARM_Page_Remap)" in output, output + done.stderr
+    assert "el0_sync" in output and "victim_main" in output, "symbols of kernel and victims"
+    assert "park_pc" in output, "symbols of the firmware"
+
+
+def test_a_finding_of_no_call_cannot_be_replayed(filed: Filed, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(filed.bundle.path, copy)
+    content = yaml.safe_load((copy / "finding.yaml").read_text())
+    content["first_call"] = None
+    (copy / "finding.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(FindingError, match="before the first call"):
+        Replay(read_bundle(copy), filed.artefacts)
