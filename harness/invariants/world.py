@@ -32,7 +32,7 @@ def _fail_leaves(context: Context, judgement: Judgement, walk: Walk, rows: Array
         place = context.regions.describe(region)
         judgement.fail(
             f"{entry['virtual']} -> {entry['physical']} ({place}) has effective NS={int(walk.ns[row])}: {why}",
-            _LEAF_KIND[int(walk.bits[row])],
+            _LEAF_KIND.get(int(walk.bits[row]), "page table entry"),
             **entry,
             region=place,
         )
@@ -225,7 +225,8 @@ def el3_untouched(context: Context) -> Judgement:
     judgement = Judgement(len(rows) + len(walk))
     if len(bad):
         judgement.fail_caps(context, bad, lambda row: "it covers memory of the firmware")
-    touching = np.flatnonzero(regions.firmware(walk.base, _last(walk, np.arange(len(walk)))))
+    valid = np.flatnonzero(~walk.malformed)
+    touching = valid[regions.firmware(walk.base[valid], _last(walk, valid))]
     if len(touching):
         _fail_leaves(context, judgement, walk, touching, "it is memory of the firmware")
     report, expected = state.report, context.facts.scr_el3
