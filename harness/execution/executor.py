@@ -40,11 +40,9 @@ if TYPE_CHECKING:
 NONCE = 0x9D5A_3C71_E0B4_826F
 """What a victim shows in x0 to end a program. Fixed, so that executions are repeatable; no program learns it."""
 
-BETWEEN_PROGRAMS = frozenset(
-    {"park_pc", "resume", "restore", "restore_bank", "restore_interrupts", "mix_banks", "publish"}
-)
-"""Functions of the firmware that lead from one program to the next. What they execute depends on both, so it is
-not coverage of either."""
+BETWEEN_PROGRAMS = ("park_pc", "publish", "resume", "restore", "mix_banks")
+"""Functions of the firmware that lead from one program to the next, by how their names begin. What they execute
+depends on both programs, so it is coverage of neither."""
 
 FROM_SNAPSHOT = Command.RESTORE_REGISTERS | Command.INVALIDATE_TLB
 
@@ -100,8 +98,9 @@ class Executor:
         self._used = MAXIMUM_CALLS
 
         counted = np.asarray(self.blocks.address)
-        between = {self.blocks.functions.index(name) for name in BETWEEN_PROGRAMS & set(self.blocks.functions)}
-        numbers = np.flatnonzero(~np.isin(self.blocks.function, list(between))).astype(np.uint64) if coverage else None
+        functions = [i for i, name in enumerate(self.blocks.functions) if name.startswith(BETWEEN_PROGRAMS)]
+        between = np.isin(self.blocks.function, functions) & self.blocks.of("firmware")
+        numbers = np.flatnonzero(~between).astype(np.uint64) if coverage else None
         watched = interrupt_writes(self._kernel.elf)
         self._shared = Shared.create(artefacts, counted, numbers, watched)
         self.control = Control(self._shared.control)
@@ -147,6 +146,7 @@ class Executor:
         self._snapshot = self.memory.image()
         self.ranges = self._given_ranges or restore_set(self.artefacts, self.memory)
         self.control.set_ranges(self.ranges)
+        self.control.interrupts_changed()  # boot wrote to the controller: that is in the snapshot
         self._restore = (Restore.LISTED, True)
         self.control.set_restore(Restore.LISTED, track=True)
         self._used = MAXIMUM_CALLS
