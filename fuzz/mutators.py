@@ -76,6 +76,10 @@ class Shapes:
     slots: int = 128
 
 
+NATIVE_SHARE = 0.2
+"""How often libFuzzer's own mutators are used where both kinds are."""
+WHOLE_SHARE = 0.15
+"""How often those get the whole program, and not one call."""
 INTERESTING_WORDS = (
     0, 1, 2, 3, 4, 8, 12, 21, 30, 39, 47, 48, 63, 64, 0xFFF, 0x1000, 0x1FFF, 0x200000, 0x40000000, 0x8000000000,
     0x0E000000, 0x0EE00000, 0x40200000, 0x0000FFFFFFFFFFFF, 0x0001000000000000, 0xFFFFFF8000000000,
@@ -112,8 +116,10 @@ class TypedMutator:
         """The form that Atheris calls; its seed is not used, the order of calls is repeatable by itself."""
         pick = self._random.random
         native = self._native
-        if native is not None and pick() < 0.2:
-            return native(data, maximum_bytes)
+        if native is not None and (chance := pick()) < NATIVE_SHARE:
+            if chance < NATIVE_SHARE * WHOLE_SHARE or len(data) < CALL_BYTES:
+                return native(data, maximum_bytes)
+            return self._native_record(data, native)
         self._remember(data)
         program = bytearray(data[: len(data) // CALL_BYTES * CALL_BYTES])
         limit = min(self._maximum_calls, maximum_bytes // CALL_BYTES) * CALL_BYTES
@@ -128,6 +134,12 @@ class TypedMutator:
             # The front is what later calls build on; but sometimes what was added at the end must win.
             program = program[:limit] if pick() < 0.7 else program[-limit:] if limit else bytearray()
         return bytes(program)
+
+    def _native_record(self, data: bytes, native: Callable[[bytes, int], bytes]) -> bytes:
+        """LibFuzzer's mutators on one call: in a whole program, a byte more or less changes every call behind it."""
+        start = self._place(data) * CALL_BYTES
+        record = native(data[start : start + CALL_BYTES], CALL_BYTES)
+        return data[:start] + record[:CALL_BYTES].ljust(CALL_BYTES, b"\0") + data[start + CALL_BYTES :]
 
     def program(self, calls: int) -> bytearray:
         """A new program of that many typed calls."""
@@ -201,7 +213,7 @@ class TypedMutator:
         else:
             self._seen[int(self._random.random() * 64)] = data
 
-    def _place(self, program: bytearray, extra: int = 0) -> int:
+    def _place(self, program: bytes | bytearray, extra: int = 0) -> int:
         """Index of a call; with `extra` one more, the end."""
         return int(self._random.random() * (len(program) // CALL_BYTES + extra))
 
@@ -293,7 +305,7 @@ class TypedMutator:
     def _splice(self, program: bytearray) -> None:
         if self._seen:
             other = self._seen[int(self._random.random() * len(self._seen))]
-            start = self._place(bytearray(other)) * CALL_BYTES
+            start = self._place(other) * CALL_BYTES
             cut = self._place(program, 1) * CALL_BYTES
             end = len(other) // CALL_BYTES * CALL_BYTES
             if self._random.random() < 0.5:
