@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fuzz.campaign import Campaign
-from harness.commands.output import console, say, table
+from harness.commands.output import command_line, console, say, table
 
 LINE_SECONDS = 5.0
 """Between two lines in a pipe."""
@@ -110,4 +110,4 @@ def summary(campaign: Campaign) -> None:
     for finding in campaign.findings.values():
         say(f"  {finding.signature}: {finding.count} times, {finding.calls} calls, in {finding.path}", "red")
         say(f"    {finding.message}")
-        say(f"    bothworlds repro {finding.path}")
+        say(f"    {command_line('repro', finding.path)}")

@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+NAME = "bothworlds"
 
 console = Console(highlight=False)
 """Results, on standard output."""
@@ -29,6 +36,17 @@ def warn(text: str) -> None:
 def fail(text: str) -> None:
     """Print an error on standard error."""
     errors.print(Text.assemble(("error: ", "bold red"), (text, "red")), soft_wrap=True)
+
+
+def command_line(*arguments: str | Path) -> str:
+    """What a user types here to run this program with other arguments."""
+    program = Path(sys.argv[0])
+    if program.name != NAME or shutil.which(NAME) == str(program.absolute()):
+        words = [NAME]
+    else:
+        path = program.absolute()
+        words = [os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)]
+    return shlex.join([*words, *map(str, arguments)])
 
 
 @contextmanager

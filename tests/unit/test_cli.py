@@ -17,7 +17,7 @@ import typer
 
 from harness import cli
 from harness.build.artefacts import PROJECT
-from harness.commands.output import table
+from harness.commands.output import command_line, table
 from harness.errors import (
     BothworldsError,
     BuildFailure,
@@ -192,3 +192,22 @@ def test_signals_run_the_way_out(number: signal.Signals, tmp_path: Path) -> None
     assert out == "cleaned up\n"
     assert process.returncode == 128 + number
     assert "Traceback" not in err
+
+
+def test_command_lines_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "my clone" / ".venv" / "bin" / "bothworlds"
+    program.parent.mkdir(parents=True)
+    program.write_text("")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path / "my clone")
+    monkeypatch.setattr(sys, "argv", [str(program), "fuzz"])
+    assert command_line("repro", Path("a b")) == ".venv/bin/bothworlds repro 'a b'"
+    monkeypatch.setattr(sys, "argv", [".venv/bin/bothworlds", "fuzz"])
+    assert command_line("repro", "x") == ".venv/bin/bothworlds repro x"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(program), "fuzz"])
+    assert command_line("repro", "x") == "'my clone/.venv/bin/bothworlds' repro x"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert command_line("repro", "x") == "bothworlds repro x"
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    assert command_line("repro", "x") == "bothworlds repro x"
