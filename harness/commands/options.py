@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="[CONFIG]", help="Name of a machine config, or the path of a YAML file.")
 ]
-ConfigOption = Annotated[str, typer.Option("--config", metavar="CONFIG", help="Name of a machine config, or the path of a YAML file.")]
+ConfigOption = Annotated[
+    str, typer.Option("--config", metavar="CONFIG", help="Name of a machine config, or the path of a YAML file.")
+]
 ReleaseOption = Annotated[bool, typer.Option("--release", help="The kernel without its assertions and console.")]
 ExtraPatchOption = Annotated[
     list[Path] | None,
