@@ -20,9 +20,12 @@ from typing import Any
 import pytest
 
 from harness.build.artefacts import PROJECT, Artefacts
+from harness.errors import EnvironmentFailure, MissingPackage
 from harness.execution.executor import Executor
 from harness.execution.observation import Outcome
+from harness.machine import confinement
 from harness.machine.qemu import QemuSettings
+from harness.packages import tool
 from tests.system.toy import HOST, TOY_RANGES, call
 
 SEMIHOSTING = QemuSettings(extra=("-semihosting-config", "enable=on,target=native"))
@@ -212,3 +215,28 @@ def test_runs_as_an_ordinary_user(toy: Artefacts, monkeypatch: pytest.MonkeyPatc
         child.join(60)
         assert conclusion.read_text() == "el3-panic 2 0000000000000000 0"
         assert child.exitcode == 0
+
+
+def fake_tools(directory: Path, **scripts: str) -> str:
+    """A PATH with the system's programs but for `bwrap`, and with the given ones."""
+    for name, script in scripts.items():
+        (directory / name).write_text(f"#!/bin/sh\n{script}\n")
+        (directory / name).chmod(0o755)
+    for name in ("qemu-system-aarch64", "setpriv", "taskset", "gcc", "gdb-multiarch"):
+        (directory / name).symlink_to(tool(name))
+    return str(directory)
+
+
+def test_no_namespaces(toy: Artefacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU never runs unconfined; the error tells what to change."""
+    refusal = "echo 'bwrap: No permissions to create new namespace' >&2; exit 1"
+    monkeypatch.setenv("PATH", fake_tools(tmp_path, bwrap=refusal))
+    confinement.check.cache_clear()
+    with pytest.raises(EnvironmentFailure, match=r"(?s)No permissions.*(namespaces|root)"):
+        Executor(toy, ranges=TOY_RANGES).__enter__()
+
+
+def test_no_bubblewrap(toy: Artefacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", fake_tools(tmp_path))
+    with pytest.raises(MissingPackage, match="apt-get install bubblewrap"):
+        Executor(toy, ranges=TOY_RANGES).__enter__()
