@@ -72,6 +72,8 @@ class _Verdict:
     level: int = -1
     leads: bool = False
     """There are slots or a table behind it."""
+    badged: bool = False
+    """It is an SMC capability for one function."""
 
 
 class WorldChanges:
@@ -107,6 +109,7 @@ class WorldChanges:
             self._containers.add((first, container.slots))
             if container.kind == ContainerKind.THREAD:
                 self._buffer_slots.add(first + self._buffer_index)
+        self._badged_slots(state)
         self._kinds[:-1][self._masks.any(axis=1)] = _SLOTS
         self._tables = self._known_tables()
         for page in self._tables:
@@ -125,6 +128,18 @@ class WorldChanges:
             for page, level in self._tables.items()
             for entry in self._before[page][self._before[page] != 0].tolist()
         )
+
+    def _badged_slots(self, state: KernelState) -> None:
+        """Badged SMC capabilities, which may not differ from what they were copied from: their links matter too."""
+        caps = state.caps
+        rows = caps.of("smc_cap")
+        rows = rows[caps.badge[rows] != 0]
+        bits = np.uint64(self._layout.slot_bits)
+        slots = ((caps.address[rows] - self._base_word) >> bits).astype(np.int64)
+        self._masks.reshape(-1, _SLOT_WORDS)[slots] = True
+        before = caps.previous[rows[~caps.first_badged[rows]]]
+        self._sensitive = frozenset(((before - self._base_word) >> bits).tolist())
+        """Slots before such a capability."""
 
     def _mark(self, offset: int, size: int, kind: int) -> None:
         """Note what the words at an offset in secure RAM are."""
@@ -186,7 +201,8 @@ class WorldChanges:
                 # An ASID pool that is not among the snapshot's makes new address spaces: see the full check.
                 verdict = _Verdict(name != "asid_pool_cap" or self._pool_known(base), False)
         else:
-            verdict = _Verdict(name in self._layout.cap_types, name == "null_cap")
+            badged = name == "smc_cap" and int(caps.badge[0]) != 0
+            verdict = _Verdict(name in self._layout.cap_types, name == "null_cap", badged=badged)
         if len(self._verdicts) > _CACHE_LIMIT:
             self._verdicts.clear()
         self._verdicts[key] = verdict
@@ -283,8 +299,13 @@ class _Work:
                 if slot == last:
                     continue
                 last = slot
+                if at & 2:
+                    # Only the node behind the capability changed.
+                    low, high = self._ram.slots[slot, :2].tolist()
                 verdict = verdicts.get((low, high)) or world._verdict((low, high))
-                if not verdict.good or (slot in buffers and not verdict.buffer):
+                if not verdict.good or (slot in buffers and not verdict.buffer) or slot in world._sensitive:
+                    return False
+                if verdict.badged and not self._badge_kept(slot, low, high):
                     return False
                 if verdict.leads and not self._follow(verdict):
                     return False
@@ -323,9 +344,23 @@ class _Work:
                 inner = world._verdicts.get((low, high)) or world._verdict((low, high))
                 if not inner.good or (slot == verdict.buffer_slot and not inner.buffer):
                     return False
+                if inner.badged and not self._badge_kept(slot, low, high):
+                    return False
                 if inner.leads:
                     waiting.append(inner)
         return True
+
+    def _badge_kept(self, slot: int, low: int, high: int) -> bool:
+        """Whether a badged capability begins a group, or stands behind one that is the same."""
+        layout = self._world._layout
+        node = self._ram.slots[slot, 2:].tolist()
+        block = layout.block("mdb_node")
+        if block["mdbFirstBadged"].get(node):
+            return True
+        address = layout.physical(block["mdbPrev"].get(node))
+        if not self._ram.holds(address, layout.slot_bytes):
+            return False
+        return bool(self._ram.slots[(address - self._ram.base) >> layout.slot_bits, :2].tolist() == [low, high])
 
     def _differs(self, first: int, last: int) -> bool:
         """Whether pages first..last differ from the snapshot, or were not empty in it."""
