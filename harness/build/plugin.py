@@ -43,7 +43,8 @@ def build_plugin(qemu_version: tuple[int, ...]) -> Path:
             Path(work, "protocol.h").write_text(header)
             output = Path(work, "plugin.so")
             command = [compiler, *_FLAGS, f"-DPLUGIN_API={api}", f"-I{work}", f"-ffile-prefix-map={SOURCES}=."]
-            command += [f"-ffile-prefix-map={work}=.", "-o", str(output), str(SOURCES / "bothworlds.c")]
+            command += [f"-ffile-prefix-map={work}=.", "-o", str(output)]
+            command += map(str, sorted(SOURCES.glob("*.c")))
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode:
                 raise BuildFailure(f"the QEMU plugin does not compile:\n{result.stderr}")
