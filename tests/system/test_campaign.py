@@ -151,7 +151,8 @@ def test_a_lost_worker_and_a_lost_machine_are_replaced(artefacts: Artefacts, tmp
 
 
 def start(*options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=PROJECT)
+    command = [*COMMAND, *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=PROJECT)
 
 
 def wait_for_machines(pid: int) -> set[int]:

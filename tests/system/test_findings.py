@@ -114,8 +114,9 @@ def test_gdb_stops_right_before_the_call(filed: Filed) -> None:
     with Replay(filed.bundle, filed.artefacts) as machine:
         show = ("backtrace", "info symbol performSmallPageInvocationMap", "info symbol park_pc", "continue&")
         command = machine.command(*show[:-1], batch=True)
+        environment = {**os.environ, "HOME": "/"}
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, env={**os.environ, "HOME": "/"}
+            command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, env=environment
         )
     output = done.stdout
     assert "Stopped right before call 0 (ARM_Page_Remap)" in output, output + done.stderr
