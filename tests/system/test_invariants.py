@@ -203,5 +203,5 @@ def test_a_tampered_machine_is_caught(executor: Executor, checker: Checker) -> N
         assert {violation.invariant for violation in report.violations} == {"ns_bit_matches_world"}
         assert report.violations[0].object_kind == "pte"
     finally:
-        executor.restore()
+        executor.memory.write(address, entry.to_bytes(8, "little"))
     assert not checker.check(executor.memory).violations
