@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.findings.signature import NOWHERE, Symptom, failing_function
 from harness.kernel_state.elf import Elf
+from harness.protocol import CALL_BYTES
 
 if TYPE_CHECKING:
     from harness.execution.executor import Executor
@@ -23,6 +24,8 @@ says that the environment failed."""
 HANGS = frozenset({"hang-kernel", "hang-victim"})
 HARNESS_DEFECT = "harness-defect"
 VIOLATION = "violation"
+REMEMBERED_PREFIXES = 1 << 15
+"""Beginnings of programs that are known to leave everything right up to their last call."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Judge:
         self.executor = executor
         self.checker = checker
         self.kernel = Elf(executor.artefacts.kernel_elf)
+        self._settled: set[bytes] = set()
         self._at_start: frozenset[tuple[str, str]] | None = None
         self.start: tuple[Symptom, ...] = ()
         """Symptoms of the snapshot itself; known after `judge_start`."""
@@ -136,10 +140,22 @@ class Judge:
         return Verdict(observation, tuple(self.new_violations(report)))
 
     def settle(self, report: CheckReport, program: bytes) -> bool:
-        """Give a report what it asks for, the state before some call of the program; whether the program ran again."""
+        """Give a report what it asks for, the state before some call of the program; whether the program ran again.
+
+        That state depends on nothing but the calls before it, so what held for them once is not looked at again.
+        """
         if not report.requests:
             return False
-        self.checker.settle(report, lambda calls: self.executor.run(program, stop_after=calls))
+        settled = self._settled
+        keys = [program[: (request.call + 1) * CALL_BYTES] for request in report.requests]
+        open_ = [(key, request) for key, request in zip(keys, report.requests, strict=True) if key not in settled]
+        report.requests = [request for _, request in open_]
+        if not open_:
+            return False
+        if not self.checker.settle(report, lambda calls: self.executor.run(program, stop_after=calls)):
+            if len(settled) >= REMEMBERED_PREFIXES:
+                settled.clear()
+            settled.update(key for key, _ in open_)
         return True
 
     def new_violations(self, report: CheckReport) -> list[Symptom]:
