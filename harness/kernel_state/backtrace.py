@@ -12,9 +12,8 @@ from weakref import WeakKeyDictionary
 
 from elftools.dwarf.callframe import FDE
 
-from harness.errors import BothworldsError, ImageError
 from harness.kernel_state.elf import Elf
-from harness.kernel_state.memory import MemoryImage
+from harness.kernel_state.memory import MemoryImage, read_optional
 
 MAXIMUM_FRAMES = 64
 _LINK, _STACK = 30, 31
@@ -142,8 +141,7 @@ def backtrace(elf: Elf | Path, registers: Mapping[str, int], memory: MemoryImage
 
 
 def _read(elf: Elf, memory: MemoryImage, address: int) -> int | None:
-    try:
-        data = memory.read(elf.physical(address), 8)
-    except (BothworldsError, ImageError):
-        return None
-    return int.from_bytes(data, "little") if len(data) == 8 else None
+    # The window maps all memory at one offset, that of the kernel's own image.
+    offset = elf.segments[0].virtual - elf.segments[0].physical
+    data = read_optional(memory, (address - offset) & _ALL, 8)
+    return int.from_bytes(data, "little") if data is not None else None
