@@ -12,6 +12,7 @@ import pytest
 from harness.build.artefacts import Artefacts
 from harness.execution.executor import Executor
 from harness.execution.observation import Outcome
+from harness.invariants.definitions import Judgement, Request
 from harness.invariants.registry import Checker, invariants
 from harness.kernel_state.layout import Layout
 from harness.kernel_state.lookup import lookup_slot
@@ -205,3 +206,41 @@ def test_a_tampered_machine_is_caught(executor: Executor, checker: Checker) -> N
     finally:
         executor.memory.write(address, entry.to_bytes(8, "little"))
     assert not checker.check(executor.memory).violations
+
+
+def test_smcs_that_no_call_explains_are_caught(executor: Executor, checker: Checker, interface: Interface) -> None:
+    authority = checker.smc
+    assert authority is not None
+    plain = interface.population.slot_number(0, "smc")
+    echo = interface.population.slot_number(0, "smc-echo")
+    assert plain is not None and echo is not None
+    function = next(value for name, value in interface.pools["badge"].names if name.lower() == "smc:echo")
+    calls = (Call("Yield", 0), smc(interface, plain, function), smc(interface, echo, function))
+    program = Program(interface, calls).to_bytes()
+    observation = executor.run(program)
+    log, results = observation.smc_log, observation.results
+    assert log["call"].tolist() == [1, 2]
+
+    def judged(row: int, field: str, value: object) -> list[str]:
+        changed = log.copy()
+        changed[field][row] = value
+        judgement = Judgement()
+        authority.judge(changed, results, program, judgement)
+        assert judgement.judged == 2 and not judgement.requests
+        return [message for message, _, _ in judgement.broken]
+
+    assert judged(1, "call", 2) == []
+    assert "more than one" in judged(1, "call", 1)[0]
+    assert "no invocation" in judged(0, "call", 0)[0] or "not the message" in judged(0, "call", 0)[0]
+    assert "no call" in judged(1, "call", 9)[0]
+    assert "not the message" in judged(0, "arguments", [function, 0, 0, 0, 0, 0, 0, 1 << 63])[0]
+
+    # A capability that does not allow it, read right before the call.
+    version = interface.population.slot_number(0, "smc-version")
+    assert version is not None
+    evidence = {"call": 1, "registers": [hex(function)], "target": hex(version), "victim": 0}
+    for target, kind in ((version, "smc_cap"), (1, "smc"), (1 << 50, "smc")):
+        request = Request("smc_authority", 1, evidence | {"target": hex(target)})
+        (broken,) = authority.resolve(request, checker.snapshot).broken
+        assert broken[2] == kind
+    assert not authority.resolve(Request("smc_authority", 1, evidence | {"target": hex(echo)}), checker.snapshot).broken
