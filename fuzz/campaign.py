@@ -183,7 +183,7 @@ Watch = Callable[[Campaign], None]
 def prepare_directory(directory: Path) -> None:
     """Make the output directory; raises OutputError if nothing can be written there."""
     try:
-        for name in ("corpus", "findings", "logs"):
+        for name in ("corpus", "logs"):
             (directory / name).mkdir(parents=True, exist_ok=True)
         probe = directory / ".probe"
         probe.write_bytes(b"")
@@ -246,7 +246,7 @@ def _worker_settings(settings: CampaignSettings, number: int, cores: list[int], 
         core=cores[number % len(cores)],
         seed=settings.seed + number,
         corpus=settings.directory / "corpus" if settings.keep_corpus else None,
-        findings=settings.directory / "findings",
+        findings=settings.directory,
         log=settings.directory / "logs" / f"worker-{number}.log",
         deadline=deadline,
         runs=share + (number < rest) if settings.runs else 0,
