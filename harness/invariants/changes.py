@@ -121,6 +121,7 @@ class WorldChanges:
             if name in layout.types.variables:
                 self._mark(state.global_address(name) - ram.base, layout.variable(name).size, _FIXED)
         self._interesting = self._kinds != 0
+        self._all_masks = self._masks.reshape(-1)
         self._kind_of = self._kinds.tobytes()
         self._roots = frozenset(state.vspaces.roots)
         self.exact = all(
@@ -241,11 +242,12 @@ class WorldChanges:
 
     # One program
 
-    def clean(self, ram: Ram, changed: Array, report: Sequence[int]) -> bool:
+    def clean(self, ram: Ram, changed: Array, report: Sequence[int], words: Array | None = None) -> bool:
         """Whether the world family certainly holds.
 
         `ram` is the machine's memory now, `changed` the physical addresses (u64[n]) of all pages that
-        differ from the snapshot, `report` the words of EL3's report (protocol.REPORT).
+        differ from the snapshot, `report` the words of EL3's report (protocol.REPORT). `words` are the numbers in
+        secure RAM of the words that differ, if somebody has looked already.
         """
         if not self.exact or report[_SCR_EL3] != self._facts.scr_el3:
             return False
@@ -257,6 +259,10 @@ class WorldChanges:
             work.links.append(((root - self._base) >> PAGE_BITS, 0))
         # Addresses below secure RAM wrap around and count as outside, like those above.
         work.numbers = numbers = np.minimum((changed - self._base_word) >> _PAGE_SHIFT, self._outside)
+        if words is not None:
+            hits = words[self._all_masks[words]]
+            pairs = ram.pairs[hits >> 1].tolist()
+            return work.changed_words(hits.tolist(), pairs) and work.finish()
         pages = numbers[self._interesting[numbers]]
         if not len(pages):
             return not work.links or work.finish()

@@ -161,7 +161,7 @@ class Checker:
         ram = self._ram(memory)
         logged = report[SMC_COUNT]
         complete = self._start_held and ram is not None and len(changed) < protocol.CHANGED_PAGES
-        if not complete or ram is None or not self._changes.clean(ram, changed, report):
+        if not complete or ram is None or not self._changes.clean(ram, changed, report, observation.changed_words):
             self.fallbacks += 1
             return self.check(memory, observation, (world.FAMILY,))
         result = CheckReport(judged=self._judged)

@@ -216,6 +216,9 @@ class _Past:
             return True
         if not self._is_own(victim, done.target) or words[1] != _DEPTH or words[0] >= slots:
             return False
+        if name == "CNode_Revoke":
+            # SMC capabilities derive from SMC capabilities only; what else goes is of no use to later calls.
+            return self._badge_at(victim, words[0]) is None
         if name == "CNode_Delete":
             changed[victim, words[0]] = None
             return True

@@ -177,7 +177,7 @@ def test_smcs_of_capabilities_that_were_made_in_the_program_are_followed_or_aske
     depth = choice(interface.pools["depth"].values.index(64))
     badge = choice(interface.pools["badge"].values.index(function))
     mint = Call("CNode_Mint", 0, slot(own), (slot(120), depth, slot(own), slot(plain), depth, choice(1), badge))
-    revoke = Call("CNode_Revoke", 0, slot(own), (slot(number("inbox")), depth))
+    revoke = Call("CNode_Revoke", 0, slot(own), (slot(number("smc-version")), depth))
     for calls, asked in (
         ([smc(interface, echo, function)], 0),
         ([mint, smc(interface, 120, function)], 0),
