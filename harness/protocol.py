@@ -31,6 +31,7 @@ SMC_LOG_ENTRIES = 64
 """SMCs that EL3 keeps for one program; later ones are only counted."""
 RESTORE_RANGES = 32
 CHANGED_PAGES = 1024
+CHANGED_WORDS = 4096
 MESSAGE_BYTES = 8192 + 64
 
 EXCHANGE_COMMAND = 0x0000
@@ -256,6 +257,9 @@ CONTROL = _dtype(
     ("range", RANGE, (RESTORE_RANGES,)),
     ("report", "u1", (16384,)),
     ("changed_page", "<u8", (CHANGED_PAGES,)),  # physical addresses
+    ("changed_words", "<u4"),  # 64-bit words in changed_word; more than fit: it says nothing
+    ("pad3", "<u4"),
+    ("changed_word", "<u4", (CHANGED_WORDS,)),  # their numbers, counted from the start of secure RAM; ascending by page
 )
 CONTROL_BYTES = (CONTROL.itemsize + PAGE - 1) & -PAGE
 
@@ -288,8 +292,8 @@ def header() -> str:
         lines.append(f"#define {name} {value:#x}")
 
     for name in (
-        "PAGE MAXIMUM_CALLS CALL_BYTES RESULT_REGISTERS SMC_LOG_ENTRIES RESTORE_RANGES CHANGED_PAGES EXCHANGE_COMMAND "
-        "EXCHANGE_PROGRAM EXCHANGE_RESULTS EXCHANGE_DECODED FLASH_HEADER_OFFSET MESSAGE_OFFSET "
+        "PAGE MAXIMUM_CALLS CALL_BYTES RESULT_REGISTERS SMC_LOG_ENTRIES RESTORE_RANGES CHANGED_PAGES CHANGED_WORDS "
+        "EXCHANGE_COMMAND EXCHANGE_PROGRAM EXCHANGE_RESULTS EXCHANGE_DECODED FLASH_HEADER_OFFSET MESSAGE_OFFSET "
         "POPULATION_OFFSET MAXIMUM_POPULATION_ENTRIES NO_OBJECT"
     ).split():
         define(f"BW_{name}", globals()[name])

@@ -11,6 +11,7 @@ import platform
 import time
 
 import numpy as np
+import numpy.typing as npt
 
 from harness import protocol
 from harness.machine.memory import SharedMemory
@@ -36,6 +37,7 @@ def _word(name: str) -> int:
 _GO, _DONE, _LEAVE, _STAY = (_word(name) for name in ("go", "done", "leave", "stay"))
 _RESTORE, _TRACK, _OMIT_PAGE = (_word(name) for name in ("restore", "track", "omit_page"))
 _CHANGED, _OVERFLOW = _word("changed"), _word("overflow")
+_CHANGED_WORDS = _word("changed_words")
 _CODE_CHANGED, _INTERRUPTS = _word("code_changed"), _word("interrupts")
 MESSAGE_OFFSET, REPORT_OFFSET = _word("message") * 4, _word("report") * 4
 
@@ -50,6 +52,7 @@ class Control:
         """All fields, as an array of one structure."""
         self.changed_page = self.fields["changed_page"][0]
         """u8[CHANGED_PAGES]: physical addresses, the first `changed` of them valid."""
+        self._changed_word: npt.NDArray[np.uint32] = self.fields["changed_word"][0]
         self.report = np.frombuffer(shared.map, protocol.REPORT, 1, REPORT_OFFSET)
         self.report_longs = self.bytes[REPORT_OFFSET : REPORT_OFFSET + protocol.REPORT.itemsize].cast("Q")
         self._go_address = ctypes.c_void_p(shared.address + _GO * 4)
@@ -66,6 +69,12 @@ class Control:
     def changed(self) -> int:
         """Pages that the last program changed."""
         return self.words[_CHANGED]
+
+    @property
+    def changed_words(self) -> npt.NDArray[np.uint32] | None:
+        """u4[n]: numbers of the words of secure RAM that the last program changed; None if they did not fit."""
+        count = self.words[_CHANGED_WORDS]
+        return self._changed_word[:count] if count <= protocol.CHANGED_WORDS else None
 
     def interrupts_changed(self) -> bool:
         """Whether the kernel has written to the interrupt controller since this was last asked."""

@@ -107,6 +107,11 @@ class Observation:
         return self._executor.memory.view(int(self.changed[index]), protocol.PAGE)
 
     @property
+    def changed_words(self) -> npt.NDArray[np.uint32] | None:
+        """u4[n]: numbers of the 64-bit words of secure RAM that differ from the snapshot, by page; None: too many."""
+        return self._get("changed_words")  # type: ignore[no-any-return]
+
+    @property
     def pages(self) -> Sequence[Bytes]:
         """Contents of all pages in `changed`: views of the machine's memory."""
         return self._get("pages")  # type: ignore[no-any-return]
@@ -151,8 +156,8 @@ class Observation:
         """Read everything now, so that it can be asked for later; returns itself."""
         if self._kept is None or len(self._kept) < len(_FIELDS):
             kept = {name: self._get(name) for name in _FIELDS}
-            for name in ("results", "changed", "coverage"):
-                kept[name] = kept[name].copy()
+            for name in ("results", "changed", "changed_words", "coverage"):
+                kept[name] = None if kept[name] is None else kept[name].copy()
             kept["pages"] = [page.copy() for page in kept["pages"]]
             self._kept = kept
         return self
@@ -182,6 +187,9 @@ class Observation:
         changed: Words = control.changed_page[: control.changed]
         return changed
 
+    def _read_changed_words(self) -> npt.NDArray[np.uint32] | None:
+        return self._executor.control.changed_words
+
     def _read_pages(self) -> list[Bytes]:
         memory = self._executor.memory
         return [memory.view(int(address), protocol.PAGE) for address in self._read_changed()]
@@ -206,4 +214,6 @@ class Observation:
         return ""
 
 
-_FIELDS = tuple("results report smc_log changed pages coverage console registers backtrace gdb_backtrace".split())
+_FIELDS = tuple(
+    "results report smc_log changed changed_words pages coverage console registers backtrace gdb_backtrace".split()
+)

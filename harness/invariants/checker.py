@@ -158,10 +158,11 @@ class Checker:
         if memory is None:
             memory = observation.memory
         report, changed = observation.report_words, observation.changed
+        words = getattr(observation, "changed_words", None)
         ram = self._ram(memory)
         logged = report[SMC_COUNT]
         complete = self._start_held and ram is not None and len(changed) < protocol.CHANGED_PAGES
-        if not complete or ram is None or not self._changes.clean(ram, changed, report, observation.changed_words):
+        if not complete or ram is None or not self._changes.clean(ram, changed, report, words):
             self.fallbacks += 1
             return self.check(memory, observation, (world.FAMILY,))
         result = CheckReport(judged=self._judged)

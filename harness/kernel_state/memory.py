@@ -73,6 +73,7 @@ class Ram:
         self.words = words_of(memory, region.base, region.size)
         self.slots = self.words.reshape(-1, 4)
         self.pages = self.words.reshape(-1, PAGE_WORDS)
+        self.pairs = self.words.reshape(-1, 2)
 
     def holds(self, address: int, size: int = 8) -> bool:
         """Whether `size` bytes at a physical address lie in it."""
