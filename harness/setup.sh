@@ -126,7 +126,7 @@ if [[ ${1:-} == --clean ]]; then
 fi
 
 # Somebody else's checkout is of use only where its environment is complete; say so before anything is installed.
-[[ -x .venv/bin/bothworlds ]] || may_write .
+[[ -w . ]] || .venv/bin/python -c '' 2> /dev/null || may_write .
 install_packages
 # Two set-ups at once (two terminals) take turns.
 if [[ -w . ]]; then

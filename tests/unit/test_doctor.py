@@ -99,13 +99,13 @@ def test_a_cache_that_cannot_be_written(config: MachineConfig, tmp_path: Path, m
 SETUP = Path(doctor.__file__).with_name("setup.sh")
 
 
-def run_setup(directory: Path, path: Path, user_id: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a copy of the set-up with nothing but `path` to find programs in."""
+def run_setup(directory: Path, path: Path, *before: str) -> subprocess.CompletedProcess[str]:
+    """Run a copy of the set-up with nothing but `path` to find programs in; `before` is a command that starts it."""
     (directory / "harness").mkdir(exist_ok=True)
     for name in ("setup.sh", "packages.txt"):
         (directory / "harness" / name).write_bytes((SETUP.parent / name).read_bytes())
     return subprocess.run(
-        ["/bin/bash", str(directory / "harness" / "setup.sh")],
+        [*before, "/bin/bash", str(directory / "harness" / "setup.sh")],
         env={"PATH": str(path), "HOME": str(directory)},
         capture_output=True,
         text=True,
@@ -144,3 +144,15 @@ def test_setup_without_apt_names_what_is_missing(tmp_path: Path) -> None:
     done = run_setup(tmp_path, path)
     assert done.returncode == 3
     assert "missing:" in done.stderr and "qemu-system-arm" in done.stderr and "cargo" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_setup_in_a_checkout_of_somebody_else(tmp_path: Path) -> None:
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    path = stand_ins(tmp_path, apt_fails=False)
+    done = run_setup(tmp_path, path, "/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    assert done.returncode == 3
+    assert "belongs to 'root' and 'nobody' cannot change it" in done.stderr
+    assert "clone the repository into a directory of your own" in done.stderr
+    assert not (tmp_path / "log").exists(), "nothing is installed before"
