@@ -24,6 +24,9 @@ from harness.errors import EnvironmentFailure, MissingPackage
 MAXIMUM_COUNTERS = 1 << 18
 """libFuzzer numbers features modulo 2^21, eight to a counter: more counters would share numbers."""
 
+NEVER = 1 << 30
+"""Seconds. libFuzzer takes a limit of 0 as one second, not as none."""
+
 
 @dataclass(frozen=True)
 class Registration:
@@ -81,7 +84,7 @@ def arguments(*, seed: int, maximum_bytes: int, corpus: Path | None, artefact_pr
         "len_control": 0,  # the mutators know how long a program may be
         "entropic": 0,  # many counters are hot in every execution, which starves the entropic schedule
         "reload": 1,  # inputs that other workers add to the corpus
-        "timeout": 0,  # the executor bounds a hang; an alarm would interrupt its waits
+        "timeout": NEVER,  # the executor bounds a hang, and filing a finding may take a while
         "rss_limit_mb": 0,  # the guest's RAM is mapped here
         "malloc_limit_mb": 0,
         "detect_leaks": 0,

@@ -75,6 +75,22 @@ def test_nothing_is_found_without_counters() -> None:
     assert "not found" in output or output == ""  # libFuzzer gives up when nothing is covered at all
 
 
+def test_an_execution_may_take_longer_than_a_second() -> None:
+    """Filing a finding does; libFuzzer must not end the process meanwhile."""
+    slow = TARGET.replace("    executions += 1\n", "    executions += 1\n    if executions == 9: time.sleep(2.5)\n")
+    slow = slow.replace("import mmap", "import time, mmap").replace("400000", "2000")
+    assert "sleep" in slow
+    done = subprocess.run(
+        [sys.executable, "-c", slow, "guided", "typed"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=PROJECT,
+        check=False,
+    )
+    assert done.returncode == 0 and done.stdout.startswith("executions"), done.stdout + done.stderr
+
+
 def test_counters_and_addresses_must_match() -> None:
     with pytest.raises(ValueError, match="3 counters for 2 addresses"):
         libfuzzer.register(np.zeros(3, np.uint8), [1, 2])
