@@ -212,7 +212,8 @@ class _Past:
             # Words: type, size, node index, node depth, offset, number. Depth 0 means the root itself.
             if words[3] or not self._is_own(victim, root):
                 return False
-            changed.update({(victim, number): None for number in range(words[4], min(words[4] + words[5], self._slots))})
+            end = min(words[4] + words[5], slots)
+            changed.update({(victim, number): None for number in range(words[4], end)})
             return True
         if not self._is_own(victim, done.target) or words[1] != _DEPTH or words[0] >= slots:
             return False
