@@ -2,10 +2,11 @@
 """A fixed mix of calls for measurements: random programs most of whose calls can succeed.
 
 Every call of the table has the same share, except Yield (at most 4 %). A program belongs to one
-victim (three in four programs: the first), and one call in sixteen is another victim's. Where a
-call wants a capability, the mix chooses one of a type that it works on, most often from the
-population and else the result of an earlier call; destinations are free slots; addresses are
-ones where the tables are there. What the calls before have left behind decides the rest.
+victim (three in four programs: the first), and one call in 64 is another victim's: a change of
+victim is a change of address space, at which QEMU flushes its TLB. Where a call wants a
+capability, the mix chooses one of a type that it works on, most often from the population and
+else the result of an earlier call; destinations are free slots; addresses are ones where the
+tables are there. What the calls before have left behind decides the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from harness.programs.interfaces import Interface
 from harness.programs.program import Argument, Call, Program, choice, of_type, result, slot
 
 YIELD_SHARE = 0.04
-OTHER_VICTIM_SHARE = 1 / 16
+OTHER_VICTIM_SHARE = 1 / 64
 FIRST_VICTIM_SHARE = 0.75
 _OBJECTS = {"endpoint": 0, "notification": 0, "tcb": 0, "page-4k": 0, "page-table": 0, "cnode": 4, "untyped": 6}
 """Types that the mix makes, with their size bits."""
