@@ -137,18 +137,36 @@ static void take_snapshot(void)
                 page->saved = zeros;
         }
     WORD(CHANGED) = 0;
+    WORD(CHANGED_WORDS) = 0;
     WORD(CODE_CHANGED) = 0;
     snapshot_taken = WORD(SNAPSHOT_READY);
 }
 
-/* Lists the pages that differ from the snapshot. */
+/* Lists the words of a changed page of secure RAM that differ; returns how many words have been listed or left out. */
+static uint32_t list_words(const struct page *page, uint32_t listed)
+{
+    if (page->physical - given.secure_base >= given.secure_size)
+        return listed;
+    uint32_t *number = (uint32_t *)(control + BW_CONTROL_CHANGED_WORD);
+    const uint64_t *live = (const uint64_t *)page->live, *saved = (const uint64_t *)page->saved;
+    uint32_t first = (page->physical - given.secure_base) / sizeof *live;
+    for (uint32_t i = 0; i < BW_PAGE / sizeof *live; i++)
+        if (live[i] != saved[i]) {
+            if (listed < BW_CHANGED_WORDS)
+                number[listed] = first + i;
+            listed++;
+        }
+    return listed;
+}
+
+/* Lists the pages that differ from the snapshot, and the words of those of secure RAM. */
 void find_changed(void)
 {
     if (!snapshot_taken)
         return;
     uint64_t start = now_ns();
     uint64_t *physical = (uint64_t *)(control + BW_CONTROL_CHANGED_PAGE);
-    uint32_t found = 0, overflow = 0, code = 0;
+    uint32_t found = 0, overflow = 0, code = 0, words = 0;
     for (uint32_t i = 0; i < page_count; i++) {
         if (!memcmp(pages[i].live, pages[i].saved, BW_PAGE))
             continue;
@@ -159,8 +177,10 @@ void find_changed(void)
         }
         physical[found] = pages[i].physical;
         changed[found++] = i;
+        words = list_words(&pages[i], words);
     }
     WORD(CHANGED) = found;
+    WORD(CHANGED_WORDS) = words;
     WORD(OVERFLOW) = overflow;
     if (code)
         WORD(CODE_CHANGED) = 1;
@@ -186,6 +206,7 @@ static void restore_memory(void)
         omitted = 0;
     }
     WORD(CHANGED) = 0;
+    WORD(CHANGED_WORDS) = 0;
     LONG(RESTORE_NS) = now_ns() - start;
 }
 
