@@ -226,7 +226,23 @@ class KernelState:
             links = links[(links < starts[position]) | (links >= ends[position])]
         if not len(links) and any(c.kind == ContainerKind.CNODE for c in containers):
             return []
-        return self._search_memory(links, {(c.address, c.slots) for c in containers})
+        known = {(c.address, c.slots) for c in containers}
+        return self._lone_zombies(links, known) or self._search_memory(links, known)
+
+    def _lone_zombies(self, links: Words, known: set[tuple[int, int]]) -> list[Container]:
+        """Zombies in the memory that they stand for, found by links to them: no capability elsewhere names them.
+
+        That is what remains of a CNode in a CNode that was deleted, until the untyped memory below is revoked.
+        """
+        bits = self.layout.slot_bits
+        first = np.uint64(self.ram.base)
+        links = np.unique(links[(links >= first) & ((links - first) >> np.uint64(bits) < len(self.ram.slots))])
+        where = ((links - first) >> np.uint64(bits)).astype(np.int64)
+        table = CapTable(self.layout, links, self.ram.slots[where], np.zeros(len(where), np.int64), where)
+        rows = table.of("zombie_cap")
+        rows = rows[(table.base[rows] <= links[rows]) & (links[rows] <= table.last[rows])]
+        alone = CapTable(self.layout, links[rows], table.words[rows], np.zeros(len(rows), np.int64), where[rows])
+        return [c for c in self._containers_of(alone, known) if (c.address, c.slots) not in known]
 
     def _search_memory(self, links: Words, known: set[tuple[int, int]]) -> list[Container]:
         """CNode capabilities anywhere in secure RAM whose CNode holds themselves, as the initial thread's does."""
