@@ -259,7 +259,8 @@ class WorldChanges:
             work.links.append(((root - self._base) >> PAGE_BITS, 0))
         # Addresses below secure RAM wrap around and count as outside, like those above.
         work.numbers = numbers = np.minimum((changed - self._base_word) >> _PAGE_SHIFT, self._outside)
-        if words is not None:
+        # Pages that differ without a word that does: nobody has looked.
+        if words is not None and len(words):
             hits = words[self._all_masks[words]]
             pairs = ram.pairs[hits >> 1].tolist()
             return work.changed_words(hits.tolist(), pairs) and work.finish()
