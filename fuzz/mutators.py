@@ -88,6 +88,10 @@ INTERESTING_WORDS = (
 """Values of the raw word at which sizes, depths and addresses change meaning."""
 
 
+STRANGER_SHARE = 1 / 16
+"""So many of the new calls are of any victim, the others of that of their neighbour."""
+
+
 class TypedMutator:
     """Mutates programs call by call; the sequence depends on the seed alone.
 
@@ -145,18 +149,20 @@ class TypedMutator:
         """A new program of that many typed calls."""
         data = bytearray()
         for index in range(calls):
-            data += self.call(index)
+            data += self.call(index, victim=self._neighbour(data, index))
         return data
 
-    def call(self, index: int, selector: int | None = None) -> bytearray:
-        """A new record, to stand at that index."""
+    def call(self, index: int, selector: int | None = None, victim: int | None = None) -> bytearray:
+        """A new record, to stand at that index; of any victim if none is given."""
         pick = self._random.random
         if selector is None:
             selector = self._selectors[int(pick() * len(self._selectors))]
         shape = self._shapes.calls[selector]
         record = bytearray(CALL_BYTES)
         record[0] = selector
-        victim = record[VICTIM_OFFSET] = int(pick() * len(self._shapes.counts))
+        if victim is None:
+            victim = int(pick() * len(self._shapes.counts))
+        record[VICTIM_OFFSET] = victim
         if shape.target is not None:
             record[TARGET_OFFSET : TARGET_OFFSET + 2] = self._selector(shape.target, victim, index)
         for number, argument in enumerate(shape.arguments):
@@ -232,14 +238,21 @@ class TypedMutator:
                 if program[place] & 3 == RESULT and lowest <= program[place + 1] < 0xFF:
                     program[place + 1] += change
 
+    def _neighbour(self, program: bytearray, index: int) -> int | None:
+        """The victim of the call before or behind an index, as a rule: a change of victim costs four calls' time."""
+        if not program or self._random.random() < STRANGER_SHARE:
+            return None
+        return self._victim_at(program, index - 1 if index else 0)
+
     def _insert(self, program: bytearray) -> None:
         index = self._place(program, 1)
-        self._put(program, index, self.call(index))
+        self._put(program, index, self.call(index, victim=self._neighbour(program, index)))
 
     def _insert_pair(self, program: bytearray) -> None:
         """A call and, right behind it, one that uses its result."""
         index = self._place(program, 1)
-        first, second = self.call(index), self.call(index + 1)
+        victim = self._neighbour(program, index)
+        first, second = self.call(index, victim=victim), self.call(index + 1, victim=victim)
         if self._shapes.calls[second[0]].target is not None:
             second[VICTIM_OFFSET] = first[VICTIM_OFFSET]
             second[TARGET_OFFSET : TARGET_OFFSET + 2] = bytes((RESULT, min(index, 0xFF)))
@@ -255,7 +268,8 @@ class TypedMutator:
     def _replace(self, program: bytearray) -> None:
         if program:
             index = self._place(program)
-            program[index * CALL_BYTES : (index + 1) * CALL_BYTES] = self.call(index)
+            victim = self._neighbour(program, index)
+            program[index * CALL_BYTES : (index + 1) * CALL_BYTES] = self.call(index, victim=victim)
 
     def _shape_at(self, program: bytearray, index: int) -> CallShape:
         calls = self._shapes.calls
@@ -284,9 +298,13 @@ class TypedMutator:
         return program[index * CALL_BYTES + VICTIM_OFFSET] % len(self._shapes.counts)
 
     def _victim(self, program: bytearray) -> None:
+        """Give a call, or as a rule all from there on, to another victim."""
         if program:
+            victim = int(self._random.random() * len(self._shapes.counts))
             place = self._place(program) * CALL_BYTES + VICTIM_OFFSET
-            program[place] = int(self._random.random() * len(self._shapes.counts))
+            end = place + 1 if self._random.random() < 0.25 else len(program)
+            for each in range(place, end, CALL_BYTES):
+                program[each] = victim
 
     def _move(self, program: bytearray) -> None:
         if len(program) > CALL_BYTES:

@@ -17,6 +17,7 @@ from harness.build.artefacts import Artefacts
 from harness.errors import ImageError
 from harness.kernel_state.elf import Elf
 from harness.machine.memory import MachineMemory
+from harness.programs.interfaces import Interface
 from harness.protocol import PAGE, PopulationKind
 
 CONSTANT_OBJECTS = frozenset({"armKSGlobalKernelPDs", "armKSGlobalKernelPTs"})
@@ -34,6 +35,9 @@ _MUTABLE = frozenset(
         PopulationKind.ARENA,
     }
 )
+IPC_BUFFER_LABELS = frozenset({"TCBSetIPCBuffer", "TCBConfigure"})
+"""Invocations that make a frame an IPC buffer. Without them no program changes the non-secure arena: the kernel writes
+to no non-secure memory but IPC buffers, and victims only load."""
 Range = tuple[int, int]
 """Physical address and size in bytes."""
 
@@ -84,8 +88,14 @@ def population(artefacts: Artefacts, memory: MachineMemory) -> list[Range]:
             f"the root task's population report is not usable: step {report['step']}, error {report['error']}, "
             f"detail {int(report['detail']):#x}, {entries} entries"
         )
-    mutable = [entry for entry in report["entry"][:entries] if int(entry["kind"]) in _MUTABLE]
-    return [(int(entry["address"]), int(entry["size"])) for entry in mutable]
+    secure = artefacts.config.secure_ram
+    buffers = not IPC_BUFFER_LABELS.isdisjoint(call.label_name for call in Interface.load(artefacts).calls)
+    ranges = []
+    for entry in report["entry"][:entries]:
+        kind, address, size = int(entry["kind"]), int(entry["address"]), int(entry["size"])
+        if kind in _MUTABLE and (buffers or kind != PopulationKind.ARENA or secure.covers(address, size)):
+            ranges.append((address, size))
+    return ranges
 
 
 def join(ranges: Iterable[Range], limit: int) -> list[Range]:

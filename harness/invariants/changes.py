@@ -257,13 +257,13 @@ class WorldChanges:
         root = report[_TTBR0] & _TTBR_ADDRESS
         if root not in self._roots:
             work.links.append(((root - self._base) >> PAGE_BITS, 0))
-        # Addresses below secure RAM wrap around and count as outside, like those above.
-        work.numbers = numbers = np.minimum((changed - self._base_word) >> _PAGE_SHIFT, self._outside)
+        work.addresses = changed
         # Pages that differ without a word that does: nobody has looked.
         if words is not None and len(words):
             hits = words[self._all_masks[words]]
             pairs = ram.pairs[hits >> 1].tolist()
             return work.changed_words(hits.tolist(), pairs) and work.finish()
+        numbers = self.page_numbers(changed)
         pages = numbers[self._interesting[numbers]]
         if not len(pages):
             return not work.links or work.finish()
@@ -276,11 +276,17 @@ class WorldChanges:
         where = (pages[hits >> _PAGE_WORD_SHIFT].astype(np.int64) * PAGE_WORDS + (hits & (PAGE_WORDS - 1))).tolist()
         return work.changed_words(where, pairs) and work.finish()
 
+    def page_numbers(self, addresses: Array) -> Array:
+        """Numbers in secure RAM of the pages at physical addresses; the first behind it for all that lie outside."""
+        # Addresses below secure RAM wrap around and count as outside, like those above.
+        numbers: Array = np.minimum((addresses - self._base_word) >> _PAGE_SHIFT, self._outside)
+        return numbers
+
 
 class _Work:
     """What one program's changes lead to."""
 
-    __slots__ = ("_changed", "_ram", "_seen", "_tables", "_world", "links", "numbers")
+    __slots__ = ("_changed", "_ram", "_seen", "_tables", "_world", "addresses", "links")
 
     def __init__(self, world: WorldChanges, ram: Ram) -> None:
         self._world = world
@@ -291,8 +297,8 @@ class _Work:
         self._seen: set[tuple[int, int]] = set()
         self.links: list[tuple[int, int]] = []
         """Tables that entries point to: page, level."""
-        self.numbers: Array
-        """Numbers of the pages that changed."""
+        self.addresses: Array
+        """Of the pages that changed."""
 
     def changed_words(self, where: list[int], pairs: list[list[int]]) -> bool:
         """Judge words of the snapshot's slots and tables that changed: their number in secure RAM, and their pair."""
@@ -372,7 +378,7 @@ class _Work:
     def _differs(self, first: int, last: int) -> bool:
         """Whether pages first..last differ from the snapshot, or were not empty in it."""
         if self._changed is None:
-            self._changed = set(self.numbers.tolist())
+            self._changed = set(self._world.page_numbers(self.addresses).tolist())
         changed, empty = self._changed, self._world._empty
         return any(page in changed or not empty[page] for page in range(first, last + 1))
 
