@@ -19,7 +19,7 @@ from harness.invariants import cdt, untyped, vspace, world  # noqa: F401 (they r
 from harness.invariants.changes import SMC_COUNT, WorldChanges
 from harness.invariants.definitions import Context, Facts, Invariant, Judgement, Request, Violation, invariants
 from harness.invariants.regions import RegionMap
-from harness.invariants.smc import SmcAuthority
+from harness.invariants.smc import SmcAuthority, log_entries
 from harness.kernel_state.elf import Elf
 from harness.kernel_state.layout import Layout
 from harness.kernel_state.memory import MemoryImage, Ram, read_optional
@@ -170,7 +170,7 @@ class Checker:
             program = self.smc.program_of(memory, observation.calls)
             if program is not None:
                 judgement = Judgement()
-                self.smc.judge(observation.smc_log, observation.results, program, judgement)
+                self.smc.judge_entries(log_entries(report, logged), observation.results, program, judgement)
                 result.judged = {**self._judged, "smc_authority": self._judged["smc_authority"] + judgement.judged}
                 result.add("smc_authority", judgement)
         result.seconds = time.perf_counter() - start

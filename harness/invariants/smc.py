@@ -10,8 +10,11 @@ open: the answer lies in memory right before the call, so the program has to run
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from harness import protocol
 from harness.configs import MachineConfig
@@ -34,6 +37,25 @@ _INFO_LENGTH = 0x7F
 # Calls that change no slot whatever they are given; any other call of an interface may.
 _HARMLESS_INTERFACES = ("seL4_ARM_Page", "seL4_ARM_PageTable", "seL4_ARM_SMC", "seL4_IRQHandler")
 _HARMLESS_CALLS = frozenset({"Yield", "Load"})
+
+
+def _offset_in_words(dtype: np.dtype[np.void], name: str) -> int:
+    assert dtype.fields is not None
+    return int(dtype.fields[name][1]) // 8
+
+
+_LOG = _offset_in_words(protocol.REPORT, "smc_log")
+_LOG_ENTRY = protocol.SMC_LOG.itemsize // 8
+_LOG_CALL, _LOG_ARGUMENTS = (_offset_in_words(protocol.SMC_LOG, name) for name in ("call", "arguments"))
+
+
+def log_entries(report: Sequence[int], count: int) -> list[tuple[int, list[int]]]:
+    """The first `count` entries of the log in the words of a report: call, and x0-x7 of its SMC."""
+    starts = range(_LOG, _LOG + min(count, protocol.SMC_LOG_ENTRIES) * _LOG_ENTRY, _LOG_ENTRY)
+    return [
+        (report[start + _LOG_CALL], list(report[start + _LOG_ARGUMENTS : start + _LOG_ARGUMENTS + SMC_REGISTERS]))
+        for start in starts
+    ]
 
 
 @dataclass(frozen=True)
@@ -91,12 +113,19 @@ class SmcAuthority:
 
     def judge(self, log: Any, results: Any, program: bytes, judgement: Judgement) -> None:
         """Judge a log (protocol.SMC_LOG[n]) of a program with these results (protocol.RESULT[calls])."""
+        entries = list(zip(log["call"].tolist(), log["arguments"].tolist(), strict=True))
+        self.judge_entries(entries, results, program, judgement)
+
+    def judge_entries(
+        self, log: Sequence[tuple[int, list[int]]], results: Any, program: bytes, judgement: Judgement
+    ) -> None:
+        """The same for a log as pairs of call and x0-x7; `log_entries` reads them from a report."""
         rows = records(program)
         past = _Past(self, rows, results)
         judgement.judged += len(log)
         last = -1
         # The log is in the order of time, and so of calls.
-        for index, registers in zip(log["call"].tolist(), log["arguments"].tolist(), strict=True):
+        for index, registers in log:
             if index >= len(rows):
                 evidence = {"call": index, "registers": [hex(value) for value in registers]}
                 judgement.fail("an SMC while no call of the program was performed", "smc", **evidence)
@@ -163,9 +192,10 @@ class _Past:
     def __init__(self, authority: SmcAuthority, rows: list[bytes], results: Any) -> None:
         self._authority = authority
         self._rows = rows
-        self._states = results["state"].tolist()
-        self._errors = results["error"].tolist()
-        self._infos = results["info"].tolist()
+        self._results = results
+        self._states: list[int] = []
+        self._errors: list[int] = []
+        self._infos: list[int] = []
         self._next = 0
         self._known = True
         self._changed: dict[tuple[int, int], int | None] = {}
@@ -175,6 +205,10 @@ class _Past:
 
         Calls have to be asked for in ascending order.
         """
+        if self._next < index and not self._states:
+            self._states = self._results["state"].tolist()
+            self._errors = self._results["error"].tolist()
+            self._infos = self._results["info"].tolist()
         while self._known and self._next < index:
             self._known = self._follow_call(self._next)
             self._next += 1

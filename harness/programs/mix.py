@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A fixed mix of calls for measurements: random programs most of whose calls can succeed.
 
-Every call of the table has the same share, except Yield (at most 4 %). A program belongs to one
+Every call of the table has the same share, except Yield (2 %). A program belongs to one
 victim (three in four programs: the first), and one call in 64 is another victim's: a change of
 victim is a change of address space, at which QEMU flushes its TLB. Where a call wants a
 capability, the mix chooses one of a type that it works on, most often from the population and
@@ -19,7 +19,7 @@ from harness.programs.interfaces import Interface
 from harness.programs.population import SLOT_TYPES
 from harness.programs.program import Argument, Call, Program, choice, of_type, result, slot
 
-YIELD_SHARE = 0.04
+YIELD_SHARE = 0.02
 OTHER_VICTIM_SHARE = 1 / 64
 FIRST_VICTIM_SHARE = 0.75
 ANY_TYPE_SHARE = 0.25
