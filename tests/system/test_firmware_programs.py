@@ -70,9 +70,7 @@ def test_el3_is_configured_as_it_must_be(executor: Executor) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_flash_and_host_agree(
-    executor: Executor, interface: Interface, artefacts: Artefacts, path: Path
-) -> None:
+def test_flash_and_host_agree(executor: Executor, interface: Interface, artefacts: Artefacts, path: Path) -> None:
     program = Program.from_yaml(path.read_text(), interface).to_bytes()
     observation = executor.run(program)
     assert observation.status is Outcome.DONE

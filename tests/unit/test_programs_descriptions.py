@@ -32,7 +32,7 @@ def generated_labels() -> dict[str, int]:
     """Labels from the headers that the kernel was compiled with."""
     generated = kernel().generated
     command = ["aarch64-linux-gnu-cpp", "-P", f"-I{generated}", "-include", "autoconf.h", "-"]
-    text = '#include <arch/api/invocation.h>\n'
+    text = "#include <arch/api/invocation.h>\n"
     result = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
     numbers: dict[str, int] = {}
     for body in re.findall(r"enum \w+ \{(.*?)\}", result.stdout, re.DOTALL):
@@ -95,9 +95,7 @@ def test_messages_are_laid_out_as_by_the_stub_generator() -> None:
             }
             call = full_interface().call(name)
             assert [p.name for p in call.parameters if p.place is Place.CAP] == caps
-            mine = {
-                p.name: (p.index, p.shift, p.bits * p.words) for p in call.parameters if p.place is Place.WORD
-            }
+            mine = {p.name: (p.index, p.shift, p.bits * p.words) for p in call.parameters if p.place is Place.WORD}
             if name == "ARM_SMC_Call":  # one structure there, its eight members here
                 assert positions == {"arguments": (0, 0, 512)}
                 assert mine == {f"x{i}": (i, 0, 64) for i in range(8)}

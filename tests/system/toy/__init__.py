@@ -44,9 +44,7 @@ def build_toy(config: MachineConfig, directory: Path, *, hang_in_boot: bool = Fa
     compiler = tool("aarch64-linux-gnu-gcc")
     common = [compiler, "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-g"]
     defines = [f"-D{name}={value:#x}" for name, value in values.items()]
-    subprocess.run(
-        [*common, *defines, f"-I{directory}", "-Wl,-Ttext=0", "-o", str(firmware), str(SOURCE)], check=True
-    )
+    subprocess.run([*common, *defines, f"-I{directory}", "-Wl,-Ttext=0", "-o", str(firmware), str(SOURCE)], check=True)
     (directory / "kernel.S").write_text(".text\n.globl _start\n_start: ret\n")
     place = f"-Wl,-Ttext={config.secure_ram.base:#x}"
     subprocess.run([*common, place, "-o", str(kernel), str(directory / "kernel.S")], check=True)
