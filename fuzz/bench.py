@@ -40,6 +40,15 @@ LONG_PROGRAM = Path(__file__).with_name("long_program.yaml")
 SLICE = 0.25
 """Seconds of one turn where two rates are measured in turns."""
 WORLD = "world"
+AT_LEAST = {
+    "executions_per_second": 6000.0,
+    "invocations_per_second": 100_000.0,
+    "smc_per_second": 100_000.0,
+    "success_rate": 0.5,
+    "workers2_speedup": 1.8,
+}
+AT_MOST = {"restore_us": 50.0, "coverage_overhead": 1.3, "check_ms": 10.0, "world_check_ms": 1.0, "boot_seconds": 1.0}
+"""What a metric has to be on a two-core machine without other load; the report says where it is not."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,15 @@ class Metric:
         """Value over baseline; None without one."""
         return self.value / self.baseline if self.baseline else None
 
+    @property
+    def target(self) -> str:
+        """What the value has to be, and whether it is missed; empty where nothing is asked for."""
+        if (least := AT_LEAST.get(self.name)) is not None:
+            return f">= {_number(least)}" + ("" if self.value >= least else ", missed")
+        if (most := AT_MOST.get(self.name)) is not None:
+            return f"<= {_number(most)}" + ("" if self.value <= most else ", missed")
+        return ""
+
     def to_json(self) -> dict[str, Any]:
         """What `bench --json` writes for it."""
         return {
@@ -67,13 +85,14 @@ class Metric:
             "baseline": self.baseline,
             "ratio": self.ratio,
             "baseline_is": self.meaning,
+            "target": self.target,
         }
 
     def row(self) -> tuple[str, ...]:
         """Cells of its row in the table."""
         ratio = "" if self.ratio is None else f"{self.ratio:.3g}"
         baseline = "" if self.baseline is None else _number(self.baseline)
-        return self.name, _number(self.value), self.unit, baseline, ratio, self.meaning
+        return self.name, _number(self.value), self.unit, self.target, baseline, ratio, self.meaning
 
 
 def _number(value: float) -> str:

@@ -182,7 +182,7 @@ def bench(
     metrics = measure_all(artefacts, seconds, watch=lambda name: say(f"measuring {name}", "dim"))
     say()
     table(
-        ("metric", "value", "unit", "baseline", "ratio", "what the baseline is"),
+        ("metric", "value", "unit", "target", "baseline", "ratio", "what the baseline is"),
         [metric.row() for metric in metrics],
     )
     if json_file is not None:
