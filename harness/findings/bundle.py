@@ -36,6 +36,7 @@ from harness.errors import FindingError, ImageError, OutputError
 from harness.findings.signature import Signature
 from harness.machine.memory import Image
 from harness.protocol import CALL_BYTES, MAXIMUM_CALLS
+from harness.yaml_source import read_yaml
 
 FINDING_FILE = "finding.yaml"
 PROGRAM_BYTES = "program.bytes"
@@ -235,12 +236,9 @@ def read_bundle(path: Path) -> Bundle:
 
 
 def _read_finding(path: Path) -> Finding:
-    try:
-        data = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise FindingError(f"{path}: missing; the finding is incomplete") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
-        raise FindingError(f"{path}: not readable as YAML: {error}") from error
+    if not path.is_file():
+        raise FindingError(f"{path}: missing; the finding is incomplete")
+    data = read_yaml(path, FindingError).data
     if not isinstance(data, dict):
         raise FindingError(f"{path}: holds {type(data).__name__}, not the fields of a finding")
     try:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness import protocol
 from harness.configs import MachineConfig
 from harness.errors import ConfigError, MachineError
+from harness.yaml_source import read_yaml
 
 POPULATION_FILE = Path(__file__).resolve().parents[2] / "guest_images/root_task/population.yaml"
 
@@ -182,11 +182,7 @@ class Population:
     @classmethod
     def load(cls, path: Path = POPULATION_FILE) -> Population:
         """Read a population file; raises ConfigError."""
-        try:
-            data = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: {error}") from error
-        return cls(data, str(path))
+        return cls(read_yaml(path, ConfigError).data, str(path))
 
     @property
     def victims(self) -> tuple[Victim, ...]:
