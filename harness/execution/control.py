@@ -126,14 +126,8 @@ class Control:
         done, go = words[_DONE], words[_GO]
         if done == go:
             return True
-        if _syscall(_SYS_FUTEX, self._done_address, _FUTEX_WAIT, done, self._slice_address):
-            return words[_DONE] == go
+        _syscall(_SYS_FUTEX, self._done_address, _FUTEX_WAIT, done, self._slice_address)
         return words[_DONE] == go
-
-    @property
-    def parked(self) -> bool:
-        """Whether the guest has parked since the last wake()."""
-        return self.words[_DONE] == self.words[_GO]
 
     def leave(self, on: bool) -> None:
         """Let the vCPU out of the plugin while it is parked, so that QEMU can stop, serve gdb, or end."""

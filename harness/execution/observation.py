@@ -123,10 +123,6 @@ class Observation:
             raise MachineLost("the machine has run another program since this observation; keep() it in time")
         return self._executor.memory
 
-    def renew(self, again: Observation) -> None:
-        """Read from another execution of the same program, which is the same in all that can be asked."""
-        self._sequence = again._sequence
-
     @property
     def coverage(self) -> Bytes:
         """u8[blocks]: how often each static block ran, at most 255."""

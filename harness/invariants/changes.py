@@ -94,7 +94,6 @@ class WorldChanges:
         self._empty: Array = np.logical_not(np.any(self._before, axis=1))
         self._verdicts: dict[tuple[int, int], _Verdict] = {}
         self._entries: dict[tuple[int, int], tuple[bool, int]] = {}
-        self._smc_type = layout.cap_types.get("smc_cap", -1)
         self._buffer_index = layout.constant("tcbBuffer")
 
         # What each page holds (one more page: for addresses outside of secure RAM), and which of its words matter.
