@@ -8,6 +8,7 @@ decodes a program with exactly the tables that the guest has.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -89,6 +90,14 @@ class Interface:
             "pools": [asdict(pool) for pool in self.pools.values()],
             "population": self.population.data,
         }
+
+    @cached_property
+    def identity(self) -> str:
+        """16 hexadecimal digits of a hash over call table, pools and population: what the bytes of a program mean.
+
+        Where it differs, a program's bytes mean other calls; its YAML means the same.
+        """
+        return hashlib.sha256(json.dumps(self.to_data(), sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
     def index(self) -> dict[str, int]:

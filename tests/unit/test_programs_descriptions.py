@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -25,6 +26,7 @@ from harness.programs.descriptions import (
     read_methods,
     select_calls,
 )
+from harness.programs.interfaces import Interface
 from tests.unit.programs_support import full_interface, interface, kernel
 
 
@@ -153,3 +155,11 @@ def test_unreadable_descriptions(tmp_path: Path) -> None:
         read_methods(tmp_path)
     with pytest.raises(BuildFailure, match="system calls cannot be read"):
         descriptions.read_syscalls(tmp_path, {})
+
+
+def test_identity_says_what_bytes_mean() -> None:
+    """The same tables give the same identity after a round trip through JSON; another call table gives another."""
+    here = interface()
+    assert Interface.from_data(json.loads(json.dumps(here.to_data()))).identity == here.identity
+    assert re.fullmatch(r"[0-9a-f]{16}", here.identity)
+    assert full_interface().identity != here.identity
