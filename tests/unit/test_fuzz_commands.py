@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from fuzz import bench, planted, progress
 from fuzz.campaign import Campaign, CampaignSettings, FindingSummary
-from fuzz.commands import app, write_json
+from fuzz.commands import app
+from fuzz.commands.options import write_json
 from fuzz.statistics import ERRORS, Totals
 from harness.build.blocks import StaticBlocks
 from harness.build.patches import PlantedBug
