@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.build.artefacts import Artefacts
-from harness.build.patches import PlantedBug, planted_bugs
+from harness.build.patches import PATCH_DIRECTORY, PlantedBug, planted_bugs
 from harness.build.system import build
 from harness.configs import MachineConfig
 from harness.execution.executor import Executor
@@ -22,7 +22,7 @@ from harness.programs.interfaces import Interface
 from harness.programs.program import Program
 from harness.protocol import CallState
 
-PROGRAMS = Path(__file__).resolve().parents[1] / "planted"
+PROGRAMS = PATCH_DIRECTORY / "planted"
 BUGS = planted_bugs()
 
 
