@@ -21,6 +21,22 @@ def cache_directory() -> Path:
 
 
 @dataclass(frozen=True)
+class OwnCode:
+    """What a user puts in the place of the project's own code.
+
+    `source_patch` is their kernel tree as a patch on the pinned source; the series is applied behind
+    it if `series` is true. `firmware` is an ELF file, or a directory of sources.
+    """
+
+    source_patch: Path | None = None
+    series: bool = True
+    firmware: Path | None = None
+
+
+NO_OWN_CODE = OwnCode()
+
+
+@dataclass(frozen=True)
 class Artefacts:
     """One built system. Every file is named by the content of what it was built from."""
 
@@ -38,3 +54,5 @@ class Artefacts:
     plugin: Path
     hashes: dict[str, str]
     """SHA-256 of kernel, firmware, root_task, victim, flash, plugin, patches, config."""
+    own: OwnCode = NO_OWN_CODE
+    """What of it is the user's own."""

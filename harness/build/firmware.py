@@ -13,11 +13,12 @@ from harness.build import registers, smc_functions
 from harness.build.artefacts import PROJECT
 from harness.build.cache import publish
 from harness.configs import MachineConfig
-from harness.errors import BuildFailure
+from harness.errors import BuildFailure, ImageError, InputError
 from harness.kernel_state.elf import Elf
 from harness.packages import tool
 
 SOURCES = PROJECT / "guest_images" / "firmware"
+LINKER_SCRIPT = "firmware.lds"
 COMPILER = "aarch64-linux-gnu-gcc"
 _ASSEMBLE = ("-c", "-g", "-march=armv8-a+crc", "-Wall", "-Werror", "-Wa,--fatal-warnings")
 _LINK = ("-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--fatal-warnings")
@@ -64,33 +65,82 @@ def build_firmware(config: MachineConfig) -> FirmwareBuild:
     The same inputs give the same bytes, wherever the checkout lies. Raises BuildFailure with the
     tools' output, MissingPackage without the cross compiler.
     """
-    compiler = tool(COMPILER, "it assembles the firmware")
-    headers = {"protocol.h": protocol.header(), "machine.h": machine_header(config), "tables.h": tables_header()}
-    sources = sorted(path for path in SOURCES.iterdir() if path.suffix in (".S", ".h", ".lds"))
-    version = _run([compiler, "--version"], SOURCES)
-    digest = hashlib.sha256(repr((_ASSEMBLE, _LINK, version, headers)).encode())
-    for path in sources:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    key = digest.hexdigest()
-    directory = publish(f"firmware-{key[:32]}", lambda work: _build(compiler, sources, headers, work))
+    return _built(config, SOURCES)
+
+
+def own_firmware(config: MachineConfig, path: Path) -> FirmwareBuild:
+    """A user's firmware: an ELF file, or a directory of sources that is built as the project's own.
+
+    Raises ImageError for a file that is no ELF file or lacks what the harness needs, BuildFailure.
+    """
+    if path.is_dir():
+        if not any(path.glob("*.S")) or not (path / LINKER_SCRIPT).is_file():
+            raise InputError(f"--firmware {path}: a directory of sources has *.S files and {LINKER_SCRIPT}")
+        build = _built(config, path)
+        _check(build.elf, config)
+        return build
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"--firmware {path}: cannot be read: {error.strerror or error}") from error
+    _check(path, config)
+    key = hashlib.sha256(content).hexdigest()
+
+    def fill(work: Path) -> None:
+        (work / "firmware.elf").write_bytes(content)
+        (work / "firmware.bin").write_bytes(_flash_bytes(Elf(path)))
+
+    directory = publish(f"firmware-{key[:32]}", fill)
     return FirmwareBuild(directory / "firmware.elf", directory / "firmware.bin", key)
 
 
-def _build(compiler: str, sources: list[Path], headers: dict[str, str], work: Path) -> None:
+def _check(path: Path, config: MachineConfig) -> None:
+    """Whether a firmware has what plugin and host find it by (docs/own-code.md)."""
+    symbols = Elf(path).symbols
+    expected = {
+        "report": config.firmware_ram.base,
+        "message": config.firmware_ram.base + protocol.MESSAGE_OFFSET,
+        "park_pc": None,
+        "snapshot_bank": None,
+    }
+    for name, address in expected.items():
+        if name not in symbols:
+            raise ImageError(f"{path}: no symbol '{name}'; docs/own-code.md says what a firmware must have")
+        if address is not None and symbols[name].address != address:
+            raise ImageError(f"{path}: '{name}' lies at {symbols[name].address:#x}, must be at {address:#x}")
+
+
+def _built(config: MachineConfig, directory: Path) -> FirmwareBuild:
+    """The firmware of a directory of sources."""
+    compiler = tool(COMPILER, "it assembles the firmware")
+    headers = {"protocol.h": protocol.header(), "machine.h": machine_header(config), "tables.h": tables_header()}
+    sources = sorted(path for path in directory.iterdir() if path.suffix in (".S", ".h", ".lds"))
+    version = _run([compiler, "--version"], directory)
+    digest = hashlib.sha256(repr((_ASSEMBLE, _LINK, version, headers)).encode())
+    # Debug information names files as they lie in the project, so that gdb finds them from there.
+    root = PROJECT if directory.is_relative_to(PROJECT) else directory
+    for path in sources:
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    key = digest.hexdigest()
+    made = publish(f"firmware-{key[:32]}", lambda work: _build(compiler, root, sources, headers, work))
+    return FirmwareBuild(made / "firmware.elf", made / "firmware.bin", key)
+
+
+def _build(compiler: str, root: Path, sources: list[Path], headers: dict[str, str], work: Path) -> None:
     """Leave firmware.elf, firmware.bin and the generated headers in `work`."""
     for name, text in headers.items():
         (work / name).write_text(text)
-    # Debug information names files as they lie in the project, so that gdb finds them from there.
-    maps = [f"-ffile-prefix-map={PROJECT}=.", f"-ffile-prefix-map={work}=generated"]
+    maps = [f"-ffile-prefix-map={root}=.", f"-ffile-prefix-map={work}=generated"]
     objects: list[str] = []
     for source in sources:
         if source.suffix == ".S":
             output = work / f"{source.stem}.o"
-            name = str(source.relative_to(PROJECT))
-            _run([compiler, *_ASSEMBLE, *maps, f"-I{work}", "-o", str(output), name], PROJECT)
+            name = str(source.relative_to(root))
+            _run([compiler, *_ASSEMBLE, *maps, f"-I{work}", "-o", str(output), name], root)
             objects.append(output.name)
-    script = work / "firmware.lds"
-    _run([compiler, "-E", "-P", "-x", "c", f"-I{work}", "-o", str(script), str(SOURCES / script.name)], PROJECT)
+    script = work / LINKER_SCRIPT
+    layout = next(source for source in sources if source.name == LINKER_SCRIPT)
+    _run([compiler, "-E", "-P", "-x", "c", f"-I{work}", "-o", str(script), str(layout)], root)
     _run([compiler, *_LINK, "-T", script.name, "-o", "firmware.elf", *objects], work)
     (work / "firmware.bin").write_bytes(_flash_bytes(Elf(work / "firmware.elf")))
     for name in objects:

@@ -22,8 +22,10 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from harness.build.artefacts import NO_OWN_CODE, OwnCode
 from harness.build.cache import publish
-from harness.build.patches import apply_series, read_series
+from harness.build.own_code import kernel_patches
+from harness.build.patches import apply_patches, read_patch, read_series
 from harness.build.source import fetch_kernel_source, pinned_package
 from harness.configs import Kind, MachineConfig, Region, Use, World
 from harness.errors import BuildFailure, ConfigError, MissingPackage
@@ -103,6 +105,8 @@ _C_FLAGS = [
     "-fno-stack-protector", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables", "-mgeneral-regs-only",
     "-march=armv8-a", "-mtune=cortex-a57",
 ]  # fmt: skip
+_OTHERS = re.compile(rf"/(x86|32)/|/plat/(?!{PLATFORM}/|hikey/machine/)")
+"""Sources of other processors, word sizes and platforms."""
 _GENERATOR_PACKAGES = ["tempita", "six", "ply"]
 
 
@@ -130,13 +134,16 @@ class KernelBuild:
         return SOURCE_NAME, str(self.elf.parent)
 
 
-def build_kernel(config: MachineConfig, *, release: bool = False, extra_patches: Sequence[Path] = ()) -> KernelBuild:
+def build_kernel(
+    config: MachineConfig, *, release: bool = False, extra_patches: Sequence[Path] = (), own: OwnCode = NO_OWN_CODE
+) -> KernelBuild:
     """Build the kernel for a machine config, or find it in the cache.
 
-    `extra_patches` are applied behind the series. Raises ConfigError for options or a memory map
-    that the kernel cannot have, PatchError, MissingPackage and BuildFailure.
+    `extra_patches` are applied behind the series; `own` may put a user's tree in the place of the
+    pinned source. Raises ConfigError for options or a memory map that the kernel cannot have,
+    PatchError, MissingPackage and BuildFailure.
     """
-    patches = [*read_series(), *extra_patches]
+    patches = [*kernel_patches(own), *extra_patches]
     # Content only: a finding keeps its patches under other names.
     patches_hash = _sha256(path.read_bytes() for path in patches)
     options = kernel_options(config, release=release)
@@ -145,7 +152,7 @@ def build_kernel(config: MachineConfig, *, release: bool = False, extra_patches:
     inputs = [pinned_package()[1], patches_hash, json.dumps(options, sort_keys=True), regions, _tools(), release]
     key = _sha256([repr(inputs).encode(), *code])
     directory = publish(
-        f"kernel-{key[:24]}", lambda target: _build(target, options, regions, release=release, extra=extra_patches)
+        f"kernel-{key[:24]}", lambda target: _build(target, options, regions, release=release, patches=patches)
     )
     elf = directory / "kernel.elf"
     return KernelBuild(
@@ -252,14 +259,14 @@ def platform_regions(config: MachineConfig) -> str:
 
 
 def _build(
-    directory: Path, options: dict[str, OptionValue], regions: str, *, release: bool, extra: Sequence[Path]
+    directory: Path, options: dict[str, OptionValue], regions: str, *, release: bool, patches: Sequence[Path]
 ) -> None:
     """Fill `directory` with source/, generated/ and kernel.elf."""
     source = directory / "source"
     shutil.copytree(fetch_kernel_source(), source)
-    apply_series(source, extra)
+    apply_patches(source, patches)
     _generate(directory, options, regions, release=release)
-    sources = sorted(_C_SOURCES + ([] if release else _DEBUG_C_SOURCES))
+    sources = sorted({*_C_SOURCES, *([] if release else _DEBUG_C_SOURCES), *_new_sources(patches)})
     with (directory / "kernel_all.c").open("w") as unit:
         for name in sources:
             unit.write(f'#line 1 "source/src/{name}.c"\n{(source / "src" / f"{name}.c").read_text()}')
@@ -279,6 +286,16 @@ def _build(
     _run(directory, [*link, "-Wl,--no-warn-rwx-segments", "-T", "kernel.lds", "-o", "kernel.elf", *objects])
     for name in ["kernel_all.c", "kernel.lds", *objects]:
         (directory / name).unlink()
+
+
+def _new_sources(patches: Sequence[Path]) -> list[str]:
+    """C sources that patches add, as _C_SOURCES names them; those of other processors and platforms left out."""
+    created = [change.path for path in patches for change in read_patch(path).changes if change.creates]
+    return [
+        name[len("src/") : -len(".c")]
+        for name in created
+        if name.startswith("src/") and name.endswith(".c") and not _OTHERS.search(f"/{name}")
+    ]
 
 
 def _preprocessor(release: bool) -> list[str]:
@@ -328,12 +345,11 @@ def _generate(directory: Path, options: dict[str, OptionValue], regions: str, *,
 
 def _pruning_sources(directory: Path) -> list[str]:
     """Files whose use of an accessor keeps it in the generated headers, relative to `directory`."""
-    skipped = re.compile(rf"/(x86|32)/|/plat/(?!{PLATFORM}/|hikey/machine/)")
     found = []
     for top in ("source/src", "source/include"):
         for path in (directory / top).rglob("*.[chS]"):
             name = path.relative_to(directory).as_posix()
-            if not skipped.search(name):
+            if not _OTHERS.search(name):
                 found.append(name)
     return sorted(found)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.build.artefacts import PROJECT
@@ -199,6 +199,8 @@ def apply_patch(patch: Patch, directory: Path) -> None:
         if not change.creates and before is None:
             raise _refusal(patch, change, 1, "there is no such file")
         after = _apply_hunks(patch, change, _lines(before or ""))
+        if change.deletes and after:
+            raise _refusal(patch, change, 1, "the file that it deletes has lines that the patch does not know")
         results[change.path] = None if change.deletes else "".join(after)
     for name, text in results.items():
         target = directory / name
@@ -250,6 +252,19 @@ def _refusal(patch: Patch, change: FileChange, hunk: int, why: str) -> PatchErro
     )
 
 
+def reversed_patch(patch: Patch) -> Patch:
+    """The patch that takes another one back."""
+
+    def turned(hunk: Hunk) -> Hunk:
+        return Hunk(hunk.number, hunk.new_start, hunk.old_start, hunk.new, hunk.old, hunk.removed, hunk.added)
+
+    changes = tuple(
+        FileChange(change.path, change.deletes, change.creates, [turned(hunk) for hunk in change.hunks])
+        for change in patch.changes
+    )
+    return replace(patch, changes=changes)
+
+
 def reverse_patch(path: Path) -> Path:
     """A patch that takes another one back, in the cache: the kernel as it was without a fix.
 
@@ -274,13 +289,10 @@ def reverse_patch(path: Path) -> Path:
     return publish(f"reversed-{digest[:24]}", fill) / name
 
 
-def apply_series(directory: Path, extra: Sequence[Path] = ()) -> list[str]:
-    """Apply the whole series, then `extra` patches, to the tree at `directory`; their file names."""
-    names = []
-    for path in [*read_series(), *extra]:
+def apply_patches(directory: Path, patches: Sequence[Path]) -> None:
+    """Apply patches in their order to the tree at `directory`."""
+    for path in patches:
         apply_patch(read_patch(path), directory)
-        names.append(path.name)
-    return names
 
 
 def planted_bugs() -> list[PlantedBug]:

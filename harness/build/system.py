@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.build.artefacts import Artefacts
-from harness.build.firmware import build_firmware
+from harness.build.artefacts import NO_OWN_CODE, Artefacts, OwnCode
+from harness.build.firmware import build_firmware, own_firmware
 from harness.build.flash import build_flash
 from harness.build.guests import build_root_task
 from harness.build.kernel import build_kernel
@@ -28,16 +28,19 @@ def config_hash(config: MachineConfig) -> str:
     return hashlib.sha256(config.model_dump_json(by_alias=True).encode()).hexdigest()
 
 
-def build(config: MachineConfig, *, release: bool = False, extra_patches: Sequence[Path] = ()) -> Artefacts:
+def build(
+    config: MachineConfig, *, release: bool = False, extra_patches: Sequence[Path] = (), own: OwnCode = NO_OWN_CODE
+) -> Artefacts:
     """Build the system that a config describes, or take its parts from the cache.
 
-    `extra_patches` are applied on top of the series. Raises PatchError for a patch that does not
-    apply, BuildFailure with the tool's output, MissingPackage for a tool that is not installed.
+    `extra_patches` are applied on top of the series; `own` says what of it is the user's. Raises
+    PatchError for a patch that does not apply, BuildFailure with the tool's output, MissingPackage
+    for a tool that is not installed.
     """
     version = check_version(config, tool(PROGRAM))
-    kernel = build_kernel(config, release=release, extra_patches=extra_patches)
+    kernel = build_kernel(config, release=release, extra_patches=extra_patches, own=own)
     guests = build_root_task(config, kernel)
-    firmware = build_firmware(config)
+    firmware = build_firmware(config) if own.firmware is None else own_firmware(config, own.firmware)
     flash = build_flash(config, kernel, guests, firmware)
     plugin = build_plugin(version)
     return Artefacts(
@@ -61,4 +64,5 @@ def build(config: MachineConfig, *, release: bool = False, extra_patches: Sequen
             "patches": kernel.patches_hash,
             "config": config_hash(config),
         },
+        own=own,
     )

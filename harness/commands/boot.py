@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.options import ConfigArgument, ExtraPatchOption, ReleaseOption, built
+from harness.commands.options import (
+    ConfigArgument,
+    ExtraPatchOption,
+    FirmwareOption,
+    KernelSourceOption,
+    NoSeriesOption,
+    ReleaseOption,
+    built,
+)
 from harness.commands.output import say
 from harness.configs import DEFAULT_CONFIG
 
@@ -25,10 +33,20 @@ def boot(
     config: ConfigArgument = DEFAULT_CONFIG,
     release: ReleaseOption = False,
     extra_patch: ExtraPatchOption = None,
+    kernel_source: KernelSourceOption = None,
+    no_series: NoSeriesOption = False,
+    firmware: FirmwareOption = None,
     gdb: Annotated[bool, typer.Option("--gdb", help="Stop before the first instruction and wait for gdb.")] = False,
 ) -> None:
     """Boot, and show each stage and console until the machine is parked."""
-    artefacts = built(config, release=release, extra=extra_patch)
+    artefacts = built(
+        config,
+        release=release,
+        extra=extra_patch,
+        kernel_source=kernel_source,
+        no_series=no_series,
+        firmware=firmware,
+    )
     from harness.machine.boot import Stage
     from harness.machine.boot import boot as boot_machine
     from harness.machine.qemu import Qemu, Shared

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.options import ConfigArgument, ExtraPatchOption, ReleaseOption, built
+from harness.commands.options import (
+    ConfigArgument,
+    ExtraPatchOption,
+    FirmwareOption,
+    KernelSourceOption,
+    NoSeriesOption,
+    ReleaseOption,
+    built,
+)
 from harness.commands.output import say, table, working
 from harness.configs import DEFAULT_CONFIG
 
@@ -20,6 +28,9 @@ def build(
     config: ConfigArgument = DEFAULT_CONFIG,
     release: ReleaseOption = False,
     extra_patch: ExtraPatchOption = None,
+    kernel_source: KernelSourceOption = None,
+    no_series: NoSeriesOption = False,
+    firmware: FirmwareOption = None,
     source_only: Annotated[
         bool, typer.Option("--source-only", help="Only fetch the kernel's source: later builds need no network.")
     ] = False,
@@ -32,7 +43,14 @@ def build(
             fetch_kernel_source()
         return
     start = time.monotonic()
-    artefacts = built(config, release=release, extra=extra_patch)
+    artefacts = built(
+        config,
+        release=release,
+        extra=extra_patch,
+        kernel_source=kernel_source,
+        no_series=no_series,
+        firmware=firmware,
+    )
     seconds = time.monotonic() - start
     parts = {
         "kernel": artefacts.kernel_elf,

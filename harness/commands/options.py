@@ -14,7 +14,7 @@ from harness.configs import DEFAULT_CONFIG, load_config
 from harness.errors import InputError
 
 if TYPE_CHECKING:
-    from harness.build.artefacts import Artefacts
+    from harness.build.artefacts import Artefacts, OwnCode
 
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="[CONFIG]", help="Name of a machine config, or the path of a YAML file.")
@@ -30,6 +30,29 @@ ExtraPatchOption = Annotated[
         metavar="FILE",
         help="A kernel patch on top of the series: a candidate fix, a suspected bug. reverse:FILE takes a patch of "
         "the series back.",
+    ),
+]
+KernelSourceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--kernel-source",
+        metavar="DIR",
+        envvar="BOTHWORLDS_KERNEL_SOURCE",
+        help="Your tree of this kernel, in the place of the pinned source. Patches of the series that it lacks are "
+        "applied.",
+    ),
+]
+NoSeriesOption = Annotated[
+    bool,
+    typer.Option("--no-series", envvar="BOTHWORLDS_NO_SERIES", help="Build your tree as it stands."),
+]
+FirmwareOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--firmware",
+        metavar="FILE",
+        envvar="BOTHWORLDS_FIRMWARE",
+        help="Your EL3 firmware in the place of the project's: an ELF file, or a directory of sources.",
     ),
 ]
 REVERSE = "reverse:"
@@ -53,11 +76,36 @@ def extra_patches(paths: Sequence[Path] | None) -> list[Path]:
     return found
 
 
-def built(config: str = DEFAULT_CONFIG, *, release: bool = False, extra: Sequence[Path] | None = None) -> Artefacts:
+def own_code(kernel_source: Path | None, *, series: bool, firmware: Path | None) -> OwnCode:
+    """What the options say is the user's own; raises InputError for what is not there."""
+    from harness.build.artefacts import OwnCode
+    from harness.build.own_code import source_patch
+
+    if kernel_source is None and not series:
+        raise InputError("--no-series leaves the pinned kernel without its platform; it goes with --kernel-source DIR")
+    patch = None
+    if kernel_source is not None:
+        with working(f"reading {kernel_source}"):
+            patch = source_patch(kernel_source.resolve(), series=series)
+    if firmware is not None and not firmware.exists():
+        raise InputError(f"--firmware {firmware}: there is no such file or directory")
+    return OwnCode(patch, series, firmware.resolve() if firmware is not None else None)
+
+
+def built(
+    config: str = DEFAULT_CONFIG,
+    *,
+    release: bool = False,
+    extra: Sequence[Path] | None = None,
+    kernel_source: Path | None = None,
+    no_series: bool = False,
+    firmware: Path | None = None,
+) -> Artefacts:
     """Build (or take from the cache) the system that the options describe."""
     machine = load_config(config)
     patches = extra_patches(extra)
     from harness.build.system import build
 
+    own = own_code(kernel_source, series=not no_series, firmware=firmware)
     with working(f"building {machine.name}"):
-        return build(machine, release=release, extra_patches=patches)
+        return build(machine, release=release, extra_patches=patches, own=own)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from harness.commands.options import ConfigOption, ExtraPatchOption, ReleaseOption, built
+from harness.commands.options import (
+    ConfigOption,
+    ExtraPatchOption,
+    FirmwareOption,
+    KernelSourceOption,
+    NoSeriesOption,
+    ReleaseOption,
+    built,
+)
 from harness.commands.output import say, table, working
 from harness.configs import DEFAULT_CONFIG
 from harness.errors import ProgramError
@@ -34,12 +42,22 @@ def run(
     config: ConfigOption = DEFAULT_CONFIG,
     release: ReleaseOption = False,
     extra_patch: ExtraPatchOption = None,
+    kernel_source: KernelSourceOption = None,
+    no_series: NoSeriesOption = False,
+    firmware: FirmwareOption = None,
     stop_after: Annotated[
         int, typer.Option("--stop-after", min=0, max=MAXIMUM_CALLS, help="Park after this many calls; 0: at the end.")
     ] = 0,
 ) -> None:
     """Run one program, print each call and its result, and judge what it leaves behind."""
-    artefacts = built(config, release=release, extra=extra_patch)
+    artefacts = built(
+        config,
+        release=release,
+        extra=extra_patch,
+        kernel_source=kernel_source,
+        no_series=no_series,
+        firmware=firmware,
+    )
     from harness.execution.executor import Executor
     from harness.findings.judge import Judge
     from harness.kernel_state.layout import Layout
