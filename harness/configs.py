@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import typing
-from collections.abc import Hashable, Sequence
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Field, model_validator
 
 from harness.errors import ConfigError
-from harness.yaml_source import YamlSource, read_yaml
+from harness.yaml_model import StrictModel, located_error, validate
+from harness.yaml_source import read_yaml
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parent.parent / "qemu_configs"
 DEFAULT_CONFIG = "spanning-el1"
@@ -58,16 +56,7 @@ PAGE = 0x1000
 """The window and the untypeds are made of whole pages, so regions are too."""
 
 
-def _wrong(message: str, *where: Hashable) -> PydanticCustomError:
-    """An error of the config as a whole, shown at the line of the field that `where` leads to."""
-    return PydanticCustomError("config", "{message}", {"message": message, "where": where})
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=4096)
-
-
-class Region(_Strict):
+class Region(StrictModel):
     """A range of physical addresses with one world, kind and use.
 
     `window` tells whether the kernel's own window maps it.
@@ -95,7 +84,7 @@ class Region(_Strict):
         return self.base < base + size and base < self.end
 
 
-class Extent(_Strict):
+class Extent(StrictModel):
     """A plain range of physical addresses."""
 
     base: Annotated[int, Field(ge=0, lt=1 << 48, multiple_of=PAGE)]
@@ -107,7 +96,7 @@ class Extent(_Strict):
         return self.base + self.size
 
 
-class Qemu(_Strict):
+class Qemu(StrictModel):
     """How QEMU is started."""
 
     minimum_version: Annotated[str, Field(pattern=r"^\d+\.\d+(\.\d+)?$")] = "7.2"
@@ -115,13 +104,13 @@ class Qemu(_Strict):
     memory_mib: Annotated[int, Field(ge=256, le=8192)] = 2048
 
 
-class Kernel(_Strict):
+class Kernel(StrictModel):
     """Kernel options: names without CONFIG_, values as the kernel's Kconfig has them."""
 
-    options: dict[str, bool | int | str] = {}
+    options: dict[str, bool | int | str] = Field(default_factory=dict)
 
 
-class Deadlines(_Strict):
+class Deadlines(StrictModel):
     """Seconds that each boot stage may take, measured from the start of QEMU."""
 
     launched: Annotated[float, Field(gt=0)] = 10
@@ -131,7 +120,7 @@ class Deadlines(_Strict):
     parked: Annotated[float, Field(gt=0)] = 20
 
 
-class MachineConfig(_Strict):
+class MachineConfig(StrictModel):
     """One world layout."""
 
     name: str
@@ -150,15 +139,15 @@ class MachineConfig(_Strict):
         for (first, lower), (second, upper) in itertools.pairwise(ordered):
             if lower.end > upper.base:
                 message = f"regions '{lower.name}' and '{upper.name}' overlap at {upper.base:#x}"
-                raise _wrong(message, "regions", max(first, second))
+                raise located_error(message, "regions", max(first, second))
         names: set[str] = set()
         for index, region in enumerate(self.regions):
             if region.name in names:
-                raise _wrong(f"two regions are called '{region.name}'", "regions", index, "name")
+                raise located_error(f"two regions are called '{region.name}'", "regions", index, "name")
             names.add(region.name)
             if region.kind == Kind.RAM and region.world == World.BANKED:
                 message = f"region '{region.name}': only a device can be banked, memory has one world"
-                raise _wrong(message, "regions", index, "world")
+                raise located_error(message, "regions", index, "world")
         return self
 
     @model_validator(mode="after")
@@ -173,10 +162,10 @@ class MachineConfig(_Strict):
             if len(found) != 1:
                 many = f"{len(found)} regions" if found else "no region"
                 message = f"{many} with kind: ram, use: {use}, world: {world} ({what}): exactly one is needed"
-                raise _wrong(message, "regions")
+                raise located_error(message, "regions")
         if not self.normal_ram.covers(self.exchange.base, self.exchange.size):
             low, high = self.normal_ram.base, self.normal_ram.end
-            raise _wrong(f"it must lie inside '{self.normal_ram.name}' ({low:#x} to {high:#x})", "exchange")
+            raise located_error(f"it must lie inside '{self.normal_ram.name}' ({low:#x} to {high:#x})", "exchange")
         return self
 
     def region(self, name: str) -> Region:
@@ -230,47 +219,4 @@ def load_config(name_or_path: str | Path = DEFAULT_CONFIG) -> MachineConfig:
     if not isinstance(source.data, dict):
         like = CONFIG_DIRECTORY / f"{DEFAULT_CONFIG}.yaml"
         raise ConfigError(f"{path}:1: a machine config is a list of fields, as in {like}")
-    try:
-        return MachineConfig.model_validate(source.data)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(source, detail) for detail in error.errors(include_url=False))) from error
-
-
-def _explain(source: YamlSource, detail: ErrorDetails) -> str:
-    """One line for one wrong field: file, line, field, what is wrong and what would be right."""
-    location: Sequence[Hashable] = detail["loc"]
-    context = detail.get("ctx", {})
-    message = detail["msg"]
-    if detail["type"] == "config":
-        location = context["where"]
-    elif detail["type"] == "extra_forbidden":
-        known = _field_names(location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, 1, cutoff=0.5)
-        message = "unknown field; " + (f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}")
-    elif detail["type"] == "enum":
-        near = difflib.get_close_matches(str(detail["input"]), context["expected"].replace("'", "").split(), 1)
-        message += f", not {detail['input']!r:.80}" + (f"; did you mean '{near[0].strip(',')}'?" if near else "")
-    elif detail["type"] == "missing":
-        message = "this field is missing"
-    elif not isinstance(detail["input"], dict | list):
-        value = detail["input"]
-        hexadecimal = f" ({value:#x})" if type(value) is int and abs(value) >= PAGE else ""
-        message += f", not {value!r:.80}{hexadecimal}"
-    field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).lstrip(".")
-    return f"{source.path}:{source.line(location)}: {field}: {message}"
-
-
-def _field_names(location: Sequence[Hashable]) -> list[str]:
-    """Names (as written in YAML) of the fields that may stand at a location of the config."""
-    model: Any = MachineConfig
-    for step in location:
-        if isinstance(step, int):
-            model = typing.get_args(model)[0]
-        elif isinstance(model, type) and issubclass(model, BaseModel):
-            by_alias = {field.alias or name: field for name, field in model.model_fields.items()}
-            if str(step) not in by_alias:
-                return []
-            model = by_alias[str(step)].annotation
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return []
-    return [field.alias or name for name, field in model.model_fields.items()]
+    return validate(source, MachineConfig, ConfigError)
