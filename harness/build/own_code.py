@@ -13,20 +13,22 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.build.artefacts import OwnCode
 from harness.build.cache import publish
-from harness.build.patches import apply_patch, read_patch, read_series, reversed_patch
+from harness.build.patches import apply_patch, apply_patches, read_patch, read_series, reversed_patch
 from harness.build.source import fetch_kernel_source
-from harness.errors import InputError, PatchError
+from harness.errors import InputError, OutputError, PatchError
 
 PARTS = ("include", "libsel4", "src", "tools")
 """Directories of a kernel tree that the build reads."""
 _LANDMARK = Path("libsel4/include/interfaces/sel4.xml")
 _SKIPPED_DIRECTORIES = frozenset({".git", "__pycache__", "build"})
 _SKIPPED_SUFFIXES = frozenset({".o", ".pyc", ".orig", ".rej", ".swp"})
+_GENERATED = frozenset({"parsetab.py", "parser.out"})
+"""What the kernel's own generators leave behind in tools/."""
 SOURCE_PATCH = "kernel-source.patch"
 
 
@@ -36,8 +38,22 @@ def kernel_patches(own: OwnCode) -> list[Path]:
     return first + (read_series() if own.series else [])
 
 
-def source_patch(tree: Path, *, series: bool = True) -> Path:
-    """A user's kernel tree as a patch on the pinned source, in the cache.
+def write_source(directory: Path, *, patches: Sequence[Path]) -> None:
+    """Write the pinned source with patches applied to a new directory: a start for a tree of one's own.
+
+    Raises InputError if the directory exists and is not empty, OutputError if it cannot be written.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(f"--source {directory}: exists already; name a new directory")
+    try:
+        shutil.copytree(fetch_kernel_source(), directory, dirs_exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"--source {directory}: cannot be written: {error}") from error
+    apply_patches(directory, patches)
+
+
+def source_patch(tree: Path, *, series: bool = True) -> Path | None:
+    """A user's kernel tree as a patch on the pinned source, in the cache; None if it is that source.
 
     With `series`, patches of the series that the tree holds already are taken back first, since they
     are applied behind the result: a tree may hold all of them, some or none. Raises InputError for a
@@ -63,9 +79,12 @@ def source_patch(tree: Path, *, series: bool = True) -> Path:
             _take_back(plain, patches)
             text = _difference(pinned, plain)
             _check_series(plain, patches, tree)
-        (directory / SOURCE_PATCH).write_bytes(text.encode("utf-8", "surrogateescape"))
+        if text:
+            header = "SPDX-License-Identifier: GPL-2.0-only\nSubject: A user's kernel tree\n\nOf --kernel-source.\n\n"
+            (directory / SOURCE_PATCH).write_bytes((header + text).encode("utf-8", "surrogateescape"))
 
-    return publish(f"kernel-source-{digest.hexdigest()[:24]}", fill) / SOURCE_PATCH
+    patch = publish(f"kernel-source-{digest.hexdigest()[:24]}", fill) / SOURCE_PATCH
+    return patch if patch.is_file() else None
 
 
 def _check_tree(tree: Path, pinned: Path) -> None:
@@ -89,13 +108,17 @@ def _files(tree: Path) -> list[str]:
                 if entry.is_dir():
                     if entry.name not in _SKIPPED_DIRECTORIES:
                         yield from walk(path)
-                elif entry.is_file() and path.suffix not in _SKIPPED_SUFFIXES and not entry.name.endswith("~"):
+                elif entry.is_file() and not _is_left_over(path):
                     yield path.relative_to(tree).as_posix()
 
     try:
         return [name for part in PARTS if (tree / part).is_dir() for name in walk(tree / part)]
     except OSError as error:
         raise InputError(f"--kernel-source {tree}: cannot be read: {error}") from error
+
+
+def _is_left_over(path: Path) -> bool:
+    return path.suffix in _SKIPPED_SUFFIXES or path.name in _GENERATED or path.name.endswith("~")
 
 
 def _take_back(plain: Path, patches: list[Path]) -> None:
@@ -121,9 +144,9 @@ def _check_series(plain: Path, patches: list[Path], tree: Path) -> None:
 
 
 def _difference(pinned: Path, plain: Path) -> str:
-    """What changes the pinned source into the tree, as a patch."""
+    """What changes the pinned source into the tree, as a diff."""
     before, after = set(_files(pinned)), set(_files(plain))
-    text = ["SPDX-License-Identifier: GPL-2.0-only\nSubject: A user's kernel tree\n\nMade from --kernel-source.\n\n"]
+    text: list[str] = []
     for name in sorted(before | after):
         old = _lines(pinned / name) if name in before else []
         new = _lines(plain / name) if name in after else []

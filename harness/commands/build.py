@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from harness.commands.options import (
     NoSeriesOption,
     ReleaseOption,
     built,
+    extra_patches,
 )
 from harness.commands.output import say, table, working
 from harness.configs import DEFAULT_CONFIG
@@ -34,8 +36,20 @@ def build(
     source_only: Annotated[
         bool, typer.Option("--source-only", help="Only fetch the kernel's source: later builds need no network.")
     ] = False,
+    source: Annotated[
+        Path | None,
+        typer.Option("--source", metavar="DIR", help="Only write the kernel's source, patched, to a new directory."),
+    ] = None,
 ) -> None:
     """Build kernel, firmware, guests and plugin; what is built already is taken from the cache."""
+    if source is not None:
+        from harness.build.own_code import write_source
+        from harness.build.patches import read_series
+
+        with working("writing the kernel's source"):
+            write_source(source, patches=[*read_series(), *extra_patches(extra_patch)])
+        say(f"{source}: the kernel's source with the series applied; build your changes with --kernel-source {source}")
+        return
     if source_only:
         from harness.build.source import fetch_kernel_source
 
