@@ -2,7 +2,8 @@
 """Static basic blocks of kernel and firmware: what coverage is counted and reported by.
 
 A block begins at its leader: a function, a target of a branch, or the instruction behind a
-branch. A call does not end a block. An index of a block is the same on every run of a build.
+branch. A call does not end a block, unless what it calls never returns. An index of a block is
+the same on every run of a build.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ import capstone
 import numpy as np
 
 from harness.build.artefacts import Artefacts, cache_directory
+from harness.build.dead_ends import Block, halting, never_returning
 from harness.kernel_state.elf import Elf
 
-_VERSION = "1"
+_VERSION = "2"
 _CONDITIONAL = {"cbz", "cbnz", "tbz", "tbnz"}
 _ENDS = {"b", "br", "ret", "eret", "brk", "hlt", "udf"}
+_PADDING = {"nop", "udf"}
+_HALTS = {"halt", "_fail", "_assert_fail", "panic"}
+"""Functions in which kernel and firmware end after a failed assertion or an exception of their own."""
 _LAST_IMMEDIATE = re.compile(r"#(0x[0-9a-f]+|\d+)$")
 _TABLE_WINDOW = 48
 _VECTORS = 16
@@ -49,7 +54,8 @@ class StaticBlocks:
     """All blocks, ordered by component, then by address; each array has one element a block.
 
     `address` and `physical` are those of the leader, `size` is in bytes, `component` and
-    `function` index `components` and `functions`, `file` indexes `files` (0: unknown).
+    `function` index `components` and `functions`, `file` indexes `files` (0: unknown). `halts` is not
+    zero where every way on leads to a failed assertion or a halt.
     """
 
     components: tuple[str, ...]
@@ -63,6 +69,7 @@ class StaticBlocks:
     file: Array
     line: Array
     phase: Array
+    halts: Array
 
     def __len__(self) -> int:
         return len(self.address)
@@ -124,7 +131,7 @@ def blocks_of_files(files: dict[str, Path], prefixes: Sequence[str] = ()) -> Sta
 
 
 _TUPLES = ("components", "functions", "files")
-_ARRAYS = ("component", "address", "physical", "size", "function", "file", "line", "phase")
+_ARRAYS = ("component", "address", "physical", "size", "function", "file", "line", "phase", "halts")
 
 
 def _load(path: Path) -> StaticBlocks:
@@ -147,7 +154,7 @@ def _join(parts: Sequence[tuple[str, _Component]]) -> StaticBlocks:
     files: dict[str, int] = {"": 0}
     rows: list[tuple[int, ...]] = []
     for index, (_, part) in enumerate(parts):
-        for leader, size, phase in part.blocks():
+        for leader, size, phase, halts in part.blocks():
             symbol = part.elf.function_at(leader)
             place = part.elf.lines.at(leader)
             name, line = (part.shorten(place[0]), place[1]) if place else ("", 0)
@@ -161,22 +168,13 @@ def _join(parts: Sequence[tuple[str, _Component]]) -> StaticBlocks:
                     files.setdefault(name, len(files)),
                     line,
                     int(phase),
+                    int(halts),
                 )
             )
     table = np.array(rows, dtype=np.uint64).reshape(-1, len(_ARRAYS))
-    types = ("<u1", "<u8", "<u8", "<u4", "<u4", "<u4", "<u4", "<u1")
+    types = ("<u1", "<u8", "<u8", "<u4", "<u4", "<u4", "<u4", "<u1", "<u1")
     arrays = [np.ascontiguousarray(table[:, i].astype(t)) for i, t in enumerate(types)]
     return StaticBlocks(tuple(name for name, _ in parts), tuple(functions), tuple(files), *arrays)
-
-
-@dataclass
-class _Block:
-    start: int
-    size: int
-    successors: list[int]
-    """Addresses to which control can pass: branches, calls, the next instruction, addresses that are taken."""
-    padding: bool = True
-    """Nothing but NOPs: the space between two functions, unless a branch before it falls through."""
 
 
 class _Component:
@@ -210,48 +208,54 @@ class _Component:
                 found += [symbol.address + i * _VECTOR_BYTES for i in range(_VECTORS)]
         return [address for address in found if address in self._position]
 
-    def blocks(self) -> Iterable[tuple[int, int, Phase]]:
-        """Leader, size and phase of each block in order of address."""
+    def blocks(self) -> Iterable[tuple[int, int, Phase, bool]]:
+        """Leader, size, phase of each block in order of address, and whether it only leads to a halt."""
         jumps = self._jump_tables()
-        split = self._split(jumps)
+        split = self._split(jumps, never_returning(self._split(jumps, set())))
+        halts = halting(split, [function.address for function in self.elf.functions if function.name in _HALTS])
         runtime = self._reached(split, self._runtime_roots(split))
         boot = self._reached(split, [self.elf.entry])
         for start in sorted(split):
             phase = Phase.RUNTIME if start in runtime else Phase.BOOT if start in boot else Phase.UNUSED
             if phase != Phase.UNUSED or not split[start].padding:
-                yield start, split[start].size, phase
+                yield start, split[start].size, phase, start in halts
 
-    def _split(self, jumps: dict[int, list[int]]) -> dict[int, _Block]:
+    def _split(self, jumps: dict[int, list[int]], never: set[int]) -> dict[int, Block]:
+        """The blocks by leader; a call of a function of `never` ends its block."""
         leaders = {function.address for function in self.elf.functions} | {start for start, _ in self.elf.code_ranges}
         leaders.update(self._vectors)
+        ends: set[int] = set()
         for address, mnemonic, operands in self._code:
             target = _branch_target(mnemonic, operands)
             if target is not None:
                 leaders.add(target)
-            if (target is not None and mnemonic != "bl") or mnemonic in _ENDS:
+            if mnemonic in _ENDS or (mnemonic == "bl" and target in never):
+                ends.add(address)
+                leaders.add(address + 4)
+            elif target is not None and mnemonic != "bl":
                 leaders.add(address + 4)
         for targets in jumps.values():
             leaders.update(targets)
-        blocks: dict[int, _Block] = {}
-        block: _Block | None = None
+        blocks: dict[int, Block] = {}
+        block: Block | None = None
         pages: dict[str, int] = {}
         for address, mnemonic, operands in self._code:
             if address in leaders:
                 if block is not None and block.start + block.size == address:
-                    block.successors.append(address)
-                block = blocks[address] = _Block(address, 0, [])
+                    block.ways.append(address)
+                block = blocks[address] = Block(address)
                 pages = {}
             if block is None:
                 continue
             block.size += 4
-            if mnemonic != "nop":
-                block.padding = False
+            block.padding &= mnemonic in _PADDING
             target = _branch_target(mnemonic, operands)
             if target is not None:
-                block.successors.append(target)
-            block.successors += self._addresses_taken(mnemonic, operands, pages)
-            block.successors += jumps.get(address, [])
-            if mnemonic in _ENDS or address + 4 in self._range_ends:
+                (block.calls if mnemonic == "bl" else block.ways).append(target)
+            block.taken += self._addresses_taken(mnemonic, operands, pages)
+            block.ways += jumps.get(address, [])
+            block.returns |= mnemonic == "ret" or (mnemonic == "br" and address not in jumps)
+            if address in ends or address + 4 in self._range_ends:
                 block = None
         return blocks
 
@@ -270,7 +274,7 @@ class _Component:
             return [int.from_bytes(self.elf.read(literal, 8), "little")]
         return []
 
-    def _runtime_roots(self, split: dict[int, _Block]) -> list[int]:
+    def _runtime_roots(self, split: dict[int, Block]) -> list[int]:
         roots = list(self._vectors)
         if not roots:
             return list(split)
@@ -290,7 +294,7 @@ class _Component:
         return any(s.name.startswith(".boot") and s.address <= address < s.address + s.size for s in self.elf.sections)
 
     @staticmethod
-    def _reached(split: dict[int, _Block], roots: Sequence[int]) -> set[int]:
+    def _reached(split: dict[int, Block], roots: Sequence[int]) -> set[int]:
         reached: set[int] = set()
         waiting = [root for root in roots if root in split]
         while waiting:

@@ -25,7 +25,7 @@ def blocks() -> StaticBlocks:
     zeros = np.zeros(4, np.int64)
     component, phase = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 0])
     return StaticBlocks(
-        ("kernel", "firmware"), ("f",), ("",), component, zeros, zeros, zeros, zeros, zeros, zeros, phase
+        ("kernel", "firmware"), ("f",), ("",), component, zeros, zeros, zeros, zeros, zeros, zeros, phase, zeros
     )
 
 

@@ -152,6 +152,7 @@ def test_blocks_know_when_they_can_run(blocks: StaticBlocks) -> None:
     assert phases["_start"] == phases["once"] == {Phase.BOOT}
     assert phases["unused"] == {Phase.UNUSED}
     assert blocks.reachable().sum() == (blocks.phase == Phase.RUNTIME).sum()
+    assert not blocks.halts.any()
 
 
 def test_switch_statements_are_followed(blocks: StaticBlocks) -> None:
