@@ -9,6 +9,7 @@
     │   ├── ProgramError           a program file or program bytes
     │   ├── FindingError           a finding's directory: truncated, random, of another build
     │   ├── PatchError             a kernel patch that does not apply
+    │   ├── PlanError              a plan of a night: file, line, field
     │   └── ImageError             a memory image or ELF file that cannot be read
     └── EnvironmentFailure         exit 3: the machine around us failed, nothing was judged
         ├── MissingPackage         a program or library that is not installed
@@ -54,6 +55,10 @@ class FindingError(InputError):
 
 class PatchError(InputError):
     """A kernel patch that does not apply."""
+
+
+class PlanError(InputError):
+    """A plan of a night that cannot be used; the message names file, line and field."""
 
 
 class ImageError(InputError):
