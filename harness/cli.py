@@ -13,16 +13,16 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import typer
 
+from harness import plugins
 from harness.commands import boot, build, check, doctor, findings, run
 from harness.commands.output import errors, fail, warn
-from harness.errors import BothworldsError
+from harness.errors import BothworldsError, InputError
 
 ENTRY_POINTS = "bothworlds.commands"
 """Other packages add commands here: each entry is a typer application."""
@@ -54,11 +54,11 @@ def application() -> typer.Typer:
     app.callback()(_no_options)
     for command in COMMANDS:
         app.command()(command)
-    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+    for entry in plugins.entries(ENTRY_POINTS):
         try:
-            addition = entry.load()
-        except Exception as problem:  # a broken addition must not take the other commands with it
-            warn(f"the commands of '{entry.value}' are not available: {type(problem).__name__}: {problem}")
+            addition = plugins.load(entry)
+        except InputError as problem:  # a broken addition must not take the other commands with it
+            warn(f"commands are missing: {problem}")
             continue
         app.add_typer(addition)
     return app

@@ -11,8 +11,8 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
 
+from harness import plugins
 from harness.errors import InputError
 
 ENTRY_POINTS = "bothworlds.targets"
@@ -36,7 +36,7 @@ class Target:
 
 def target_names() -> list[str]:
     """Names of all targets."""
-    return sorted({*OWN, *(entry.name for entry in entry_points(group=ENTRY_POINTS))})
+    return sorted({*OWN, *(entry.name for entry in plugins.entries(ENTRY_POINTS))})
 
 
 def load_target(name: str) -> Target:
@@ -45,9 +45,9 @@ def load_target(name: str) -> Target:
     if name in OWN:
         target = import_module(f"fuzz.targets.{name}").TARGET
     else:
-        for entry in entry_points(group=ENTRY_POINTS):
+        for entry in plugins.entries(ENTRY_POINTS):
             if entry.name == name:
-                target = entry.load()
+                target = plugins.load(entry)
     if target is None:
         near = difflib.get_close_matches(name, target_names(), 1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(target_names())}"

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness import plugins
 from harness.build.artefacts import PROJECT
 from harness.errors import InputError
+from harness.yaml_source import read_yaml
 
 SMC_DESCRIPTION = PROJECT / "guest_images" / "firmware" / "smc.yaml"
+
+ENTRY_POINTS = "bothworlds.smc"
 
 FAST_CALL = 1 << 31
 CALL_64 = 1 << 30
@@ -94,15 +97,42 @@ class _Description(_Strict):
 def load_smc_functions(path: Path = SMC_DESCRIPTION) -> tuple[SmcFunction, ...]:
     """The functions that a description lists, in its order.
 
-    Raises InputError, whose message names the file and the field.
+    Raises InputError, whose message names the file, the line and the field.
     """
+    source = read_yaml(path, InputError)
     try:
-        data: Any = yaml.safe_load(path.read_text())
-        return _Description.model_validate(data).functions
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; name a description of SMC functions") from error
-    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}") from error
+        return _Description.model_validate(source.data).functions
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        others = "".join(f"; {'.'.join(map(str, other['loc']))}: {other['msg']}" for other in error.errors()[1:])
+        where = f"{path}:{source.line(first['loc'])}: " + (f"field {field}: " if field else "")
+        raise InputError(f"{where}{first['msg']}{others}") from error
+
+
+def described_smc_functions() -> tuple[SmcFunction, ...]:
+    """The functions of the project's firmware, and those that other packages describe.
+
+    A package names its description (a path, as text or Path) through the entry point group
+    `bothworlds.smc`. Its functions join the values that programs choose from; a firmware that has them
+    comes with `--firmware`. Raises InputError for a description that cannot be used.
+    """
+    functions = list(load_smc_functions())
+    for entry in plugins.entries(ENTRY_POINTS):
+        described = plugins.load(entry)
+        if not isinstance(described, str | Path):
+            kind = type(described).__name__
+            raise InputError(f"entry point '{entry.name}' of group {ENTRY_POINTS}: is a {kind}, must be a path")
+        for function in load_smc_functions(Path(described)):
+            if function in functions:
+                continue
+            for other in functions:
+                if function.name == other.name or function.id == other.id:
+                    raise InputError(
+                        f"{described}: '{function.name}' ({function.id:#x}) exists already as '{other.name}'"
+                    )
+            functions.append(function)
+    return tuple(functions)
 
 
 def assembly_tables(functions: tuple[SmcFunction, ...]) -> str:

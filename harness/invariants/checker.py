@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness import protocol
+from harness import plugins, protocol
 from harness.configs import MachineConfig
-from harness.errors import BothworldsError, ImageError
+from harness.errors import BothworldsError, ImageError, InputError
 from harness.invariants import cdt, untyped, vspace, world  # noqa: F401 (they register their invariants)
 from harness.invariants.changes import SMC_COUNT, WorldChanges
 from harness.invariants.definitions import Context, Facts, Invariant, Judgement, Request, Violation, invariants
@@ -56,8 +56,8 @@ class CheckReport:
 
 def load_plugins() -> None:
     """Register the invariants of installed packages (entry point group bothworlds.invariants)."""
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        entry.load()
+    for entry in plugins.entries(ENTRY_POINT_GROUP):
+        plugins.load(entry)
 
 
 def report_in(config: MachineConfig, memory: MemoryImage) -> Any:
@@ -204,6 +204,14 @@ class Checker:
             # Memory that no check of ours foresaw is corrupt beyond what the kernel can do.
             judgement = Judgement()
             judgement.fail(f"the state cannot be judged: {error!r}", "state", error=repr(error))
+        except Exception as error:
+            if entry.check.__module__.startswith(f"{__package__}."):
+                raise
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            raise InputError(
+                f"invariant '{entry.id}' of {entry.check.__module__} failed: {type(error).__name__}: {error} "
+                f"({place.filename}, line {place.lineno}); mend it or uninstall its package"
+            ) from error
         result.judged[entry.id] = judgement.judged
         result.add(entry.id, judgement)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.build.artefacts import Artefacts
-from harness.build.smc_functions import load_smc_functions
+from harness.build.smc_functions import described_smc_functions
 from harness.errors import BuildFailure, ImageError
 from harness.programs import descriptions
 from harness.programs.descriptions import Action, CallType, Parameter, Place
@@ -53,7 +53,7 @@ class Interface:
         """
         population = population or Population.load()
         if smc is None:
-            smc = {function.name: function.id for function in load_smc_functions()}
+            smc = {function.name: function.id for function in described_smc_functions()}
         calls = descriptions.select_calls(descriptions.all_calls(source, macros), names)
         labels = {call.name: call.label for call in calls if call.action is Action.INVOKE}
         pools = make_pools(population, smc, labels)

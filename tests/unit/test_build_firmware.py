@@ -76,7 +76,7 @@ def test_smc_functions_of_the_firmware() -> None:
         ("name: echo", "name: psci_version", ["two functions are called 'psci_version'"]),
         ("name: echo", "nama: echo", ["functions.6.name", "functions.6.nama"]),
         ("[psci_features]", "[psci_feature]", ["found_by 'psci_feature', which does not exist"]),
-        ("functions:", "functions: [", ["line"]),
+        ("functions:", "functions: [", ["not YAML"]),
     ],
 )
 def test_a_bad_smc_description_is_refused(tmp_path: Path, old: str, new: str, words: list[str]) -> None:

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 import typer
 
-from harness import cli
+from harness import cli, plugins
 from harness.build.artefacts import PROJECT
 from harness.commands.output import command_line, table
 from harness.errors import (
@@ -127,15 +128,10 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_broken_addition_leaves_the_other_commands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Broken:
-        name, value = "broken", "nowhere.commands:app"
-
-        def load(self) -> NoReturn:
-            raise ImportError("no module named nowhere")
-
-    monkeypatch.setattr(cli, "entry_points", lambda group: [Broken()])
+    broken = EntryPoint("broken", "nowhere.commands:app", cli.ENTRY_POINTS)
+    monkeypatch.setattr(plugins, "entries", lambda group: [broken])
     assert cli.execute(["build", "--help"]) == 0
-    assert "warning: the commands of 'nowhere.commands:app' are not available" in capsys.readouterr().err
+    assert "warning: commands are missing: entry point 'broken'" in capsys.readouterr().err
 
 
 def test_tables_in_a_pipe_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
