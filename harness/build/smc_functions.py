@@ -7,11 +7,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from harness import plugins
 from harness.build.artefacts import PROJECT
 from harness.errors import InputError
+from harness.yaml_model import StrictModel, validate
 from harness.yaml_source import read_yaml
 
 SMC_DESCRIPTION = PROJECT / "guest_images" / "firmware" / "smc.yaml"
@@ -43,18 +44,14 @@ class Owner(StrEnum):
         return list(Owner).index(self)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SmcArgument(_Strict):
+class SmcArgument(StrictModel):
     """One argument: any word, or the identifier of a function."""
 
     name: str
     kind: Literal["word", "function"]
 
 
-class SmcFunction(_Strict):
+class SmcFunction(StrictModel):
     """One function; the fields are explained in `smc.yaml`."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -77,7 +74,7 @@ class SmcFunction(_Strict):
         return self
 
 
-class _Description(_Strict):
+class _Description(StrictModel):
     functions: tuple[SmcFunction, ...]
 
     @model_validator(mode="after")
@@ -99,15 +96,7 @@ def load_smc_functions(path: Path = SMC_DESCRIPTION) -> tuple[SmcFunction, ...]:
 
     Raises InputError, whose message names the file, the line and the field.
     """
-    source = read_yaml(path, InputError)
-    try:
-        return _Description.model_validate(source.data).functions
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        others = "".join(f"; {'.'.join(map(str, other['loc']))}: {other['msg']}" for other in error.errors()[1:])
-        where = f"{path}:{source.line(first['loc'])}: " + (f"field {field}: " if field else "")
-        raise InputError(f"{where}{first['msg']}{others}") from error
+    return validate(read_yaml(path, InputError), _Description, InputError).functions
 
 
 def described_smc_functions() -> tuple[SmcFunction, ...]:

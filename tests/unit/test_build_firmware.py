@@ -69,12 +69,12 @@ def test_smc_functions_of_the_firmware() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("owner: sip", "owner: oem", ["functions.6", "owner 'oem'", "bits 29-24"]),
-        ("width: 64", "width: 32", ["functions.6", "bit 30"]),
+        ("owner: sip", "owner: oem", ["functions[6]", "owner 'oem'", "bits 29-24"]),
+        ("width: 64", "width: 32", ["functions[6]", "bit 30"]),
         ("id: 0xc2000001", "id: 0x42000001", ["not a fast call"]),
         ("id: 0x80000001", "id: 0x80000000", ["two functions have the id 0x80000000"]),
         ("name: echo", "name: psci_version", ["two functions are called 'psci_version'"]),
-        ("name: echo", "nama: echo", ["functions.6.name", "functions.6.nama"]),
+        ("name: echo", "nama: echo", ["functions[6].name", "functions[6].nama"]),
         ("[psci_features]", "[psci_feature]", ["found_by 'psci_feature', which does not exist"]),
         ("functions:", "functions: [", ["not YAML"]),
     ],

@@ -38,7 +38,7 @@ from harness.errors import (
 @pytest.fixture(autouse=True)
 def no_additions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the commands of `harness` itself."""
-    monkeypatch.setattr(cli, "entry_points", lambda group: [])
+    monkeypatch.setattr(plugins, "entries", lambda group: [])
 
 
 def raising(problem: BaseException) -> Callable[[], None]:
