@@ -36,6 +36,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     boot.boot,
     check.check,
     run.run,
+    findings.show,
     findings.repro,
     findings.minimise,
 )

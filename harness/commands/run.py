@@ -25,10 +25,9 @@ from harness.errors import ProgramError
 from harness.protocol import MAXIMUM_CALLS, CallState
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from harness.execution.observation import Observation
     from harness.findings.judge import Verdict
+    from harness.kernel_state.layout import Layout
     from harness.programs.program import Program
 
 FOUND = 1
@@ -67,50 +66,30 @@ def run(
     parsed = Program.load(program, Interface.load(artefacts))
     if not parsed.calls:
         raise ProgramError(f"{program}: there is no call in it")
-    error_names = Layout.from_artefacts(artefacts).error_names
+    layout = Layout.from_artefacts(artefacts)
     with ExitStack() as stack:
         with working("booting"):
             executor = stack.enter_context(Executor(artefacts, coverage=False))
         verdict = Judge.of(executor).judge(parsed.to_bytes(), stop_after=stop_after)
-        show_calls(parsed, verdict.observation, error_names)
+        show_calls(parsed, verdict.observation, layout)
         show_verdict(verdict)
     if verdict.symptoms:
         raise typer.Exit(FOUND)
 
 
-def show_calls(program: Program, observation: Observation, error_names: dict[int, str]) -> None:
+def show_calls(program: Program, observation: Observation, layout: Layout) -> None:
     """Print one line for each call: who, what, on what, and what came of it."""
-    from harness.findings.filing import decoded_calls
-    from harness.findings.report import number
+    from harness.findings.words import decoded_calls, number, result_words
 
     rows = []
-    for call, result in zip(decoded_calls(program, None), observation.results, strict=True):
+    for call, result in zip(decoded_calls(program), observation.results, strict=True):
         arguments = ", ".join(f"{name}={number(value)}" for name, value in (call.get("with") or {}).items())
         target = number(call.get("target", ""))
-        rows.append(
-            (str(call["index"]), call["victim"], call["call"], target, arguments, outcome_of(result, error_names))
-        )
+        done = result["state"] == CallState.DONE
+        style = "yellow" if not done else "red" if result["error"] else "green"
+        became = Text(result_words(result, layout), style)
+        rows.append((str(call["index"]), call["victim"], call["call"], target, arguments, became))
     table(("", "victim", "call", "target", "arguments", "result"), rows)
-
-
-def outcome_of(result: np.void, error_names: dict[int, str]) -> Text:
-    """What became of one call (a `protocol.RESULT`): its error's name, or the registers that it answered with."""
-    state = CallState(int(result["state"]))
-    if state is not CallState.DONE:
-        words = {
-            CallState.NOT_REACHED: "not reached",
-            CallState.STARTED: "did not return",
-            CallState.SKIPPED: "skipped: its victim could not take its turn",
-            CallState.FAULTED: f"its victim faulted in it (seL4_Fault {int(result['error'])})",
-        }
-        return Text(words[state], "yellow")
-    error = int(result["error"])
-    if error:
-        return Text(error_names.get(error, f"error {error:#x}").removeprefix("seL4_"), "red")
-    registers = [int(word) for word in result["mr"]]
-    while registers and not registers[-1]:
-        registers.pop()
-    return Text(" ".join(["ok", *(f"{word:#x}" for word in registers)]), "green")
 
 
 def show_verdict(verdict: Verdict) -> None:

@@ -3,7 +3,7 @@
 
 ::
 
-    finding.yaml        kind, invariant, evidence, signature, decoded calls, hashes, versions, commands
+    finding.yaml        what is wrong, the program with its results, evidence, hashes (`harness.findings.finding`)
     program.bytes       the program as it is run
     program.yaml        the program for people
     config.yaml         the machine config
@@ -22,18 +22,16 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 
 from harness.configs import MachineConfig, load_config
 from harness.errors import FindingError, ImageError, OutputError
-from harness.findings.signature import Signature
+from harness.findings.finding import Finding, current_format, to_yaml
 from harness.machine.memory import Image
 from harness.protocol import CALL_BYTES, MAXIMUM_CALLS
 from harness.yaml_source import read_yaml
@@ -47,48 +45,10 @@ REGISTERS_FILE = "registers.yaml"
 CONSOLES = "consoles"
 PATCHES = "patches"
 
-REBUILT_HASHES = ("kernel", "patches", "firmware", "root_task", "victim", "config")
+REBUILT_HASHES = ("kernel", "patches", "firmware", "config")
 """Hashes that must be equal before a replay means anything. The plugin only watches."""
-
-
-class Finding(BaseModel):
-    """`finding.yaml`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal[1] = 1
-    signature: str
-    kind: str
-    invariant: str | None = None
-    message: str
-    evidence: dict[str, Any] = {}
-    place: str
-    label: str
-    first_call: int | None = Field(default=None, ge=0, le=MAXIMUM_CALLS)
-    """Index of the call after which it first shows; None if it shows before any call."""
-    outcome: str
-    calls: list[dict[str, Any]] = []
-    """The program decoded, with each call's result, for the reader; `program.yaml` is what is run."""
-    config: str
-    release: bool = False
-    extra_patches: list[str] = []
-    hashes: dict[str, str]
-    versions: dict[str, str] = {}
-    qemu_command: list[str] = []
-    reproduce: str
-    executions: int | None = None
-    seconds: float | None = None
-
-    @field_validator("signature")
-    @classmethod
-    def _is_signature(cls, value: str) -> str:
-        Signature.parse(value)
-        return value
-
-    @property
-    def identity(self) -> Signature:
-        """The signature in its parts."""
-        return Signature.parse(self.signature)
+INTERPRETER_HASHES = ("root_task", "victim")
+"""What performs programs: a call of the same name and arguments is the same call to the kernel."""
 
 
 @dataclass
@@ -124,41 +84,6 @@ class Bundle:
             raise FindingError(f"{file}: missing; the finding holds no memory to look at") from error
         except (OSError, EOFError, zlib.error, ImageError) as error:
             raise FindingError(f"{file}: not a memory image: {error}") from error
-
-
-def plain(value: Any) -> Any:
-    """`value` with nothing but what YAML and JSON know; numbers of numpy become Python's."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, bool | int | float):
-        return value.real
-    return str(value)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Addresses read best in hexadecimal; YAML reads them back as numbers."""
-
-
-def _represent_int(dumper: yaml.SafeDumper, value: int) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:int", hex(value) if value >= 0x1000 else str(value))
-
-
-_Dumper.add_representer(int, _represent_int)
-
-
-def to_yaml(value: Any) -> str:
-    """YAML text of plain data, numbers from 0x1000 on in hexadecimal."""
-    return yaml.dump(plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def config_text(config: MachineConfig) -> str:
@@ -206,7 +131,7 @@ def _fill(work: Path, finding: Finding, material: Material) -> None:
         (work / PATCHES).mkdir()
         for name, patch in zip(finding.extra_patches, material.patches, strict=True):
             shutil.copyfile(patch, work / PATCHES / name)
-    (work / FINDING_FILE).write_text(to_yaml(finding.model_dump(mode="python")))
+    (work / FINDING_FILE).write_text(finding.to_text())
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -242,7 +167,7 @@ def _read_finding(path: Path) -> Finding:
     if not isinstance(data, dict):
         raise FindingError(f"{path}: holds {type(data).__name__}, not the fields of a finding")
     try:
-        return Finding.model_validate(data)
+        return Finding.model_validate(current_format(data))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -261,10 +186,10 @@ def _read_program(path: Path) -> bytes:
     return program
 
 
-def hash_mismatches(finding: Finding, hashes: Mapping[str, str]) -> list[str]:
+def hash_mismatches(finding: Finding, hashes: Mapping[str, str], names: Sequence[str] = REBUILT_HASHES) -> list[str]:
     """What differs between the finding's build and another one, as sentences for a message."""
     return [
         f"{name} is {hashes.get(name, 'missing')[:12]}, the finding's is {finding.hashes.get(name, 'missing')[:12]}"
-        for name in REBUILT_HASHES
+        for name in names
         if hashes.get(name) != finding.hashes.get(name)
     ]

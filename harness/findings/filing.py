@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import platform
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import yaml
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from harness.errors import MachineError
-from harness.findings.bundle import Finding, Material, write_bundle
+from harness.findings.bundle import Material, write_bundle
+from harness.findings.finding import Finding
 from harness.findings.judge import HARNESS_DEFECT, Judge, Verdict
-from harness.findings.minimise import Limits, remove_items, subset
+from harness.findings.minimise import Budget, Limits
+from harness.findings.places import Places
 from harness.findings.signature import (
     BEFORE_ANY_CALL,
     NOWHERE,
@@ -25,9 +26,10 @@ from harness.findings.signature import (
     first_showing,
     signature_of,
 )
+from harness.findings.simplify import smaller
+from harness.findings.words import program_words
 from harness.programs.program import Program
-from harness.programs.yaml import format_call
-from harness.protocol import CALL_BYTES, MAXIMUM_CALLS, REPORT, CallState
+from harness.protocol import CALL_BYTES, MAXIMUM_CALLS, REPORT
 
 if TYPE_CHECKING:
     from harness.build.artefacts import Artefacts
@@ -99,44 +101,68 @@ class Filer:
 
         return first_showing(shows, calls_of(program))
 
-    def reduce(self, program: bytes, symptom: Symptom, limits: Limits | None = None) -> Reduced:
-        """The shortest program that could be found in which the symptom first shows after a call of the same label."""
-        limits = limits or Limits()
+    def reduce(
+        self,
+        program: bytes,
+        symptom: Symptom,
+        limits: Limits | None = None,
+        *,
+        budget: Budget | None = None,
+        keep: Callable[[Program], None] | None = None,
+    ) -> Reduced:
+        """The smallest program that could be found in which the symptom first shows after a call of the same label.
+
+        `budget` can be ended from outside, unlike `limits`; `keep` is called with each smaller program on the way.
+        """
+        budget = budget or Budget(limits)
         program = program[: calls_of(program) * CALL_BYTES]
-        verdict = None
+        count = None
         for _ in range(REPEATS):
-            if verdict is None:
-                verdict = self.verdict(program, symptom)
-        count = None if verdict is None else self.first_call(program, symptom)
+            if count is None and self.verdict(program, symptom) is not None:
+                count = self.first_call(program, symptom)
         if count is None:
-            return Reduced(program, signature_of(symptom, NOWHERE), None, False, None, symptom)
-        smaller = self._shorten(program[: count * CALL_BYTES], symptom, limits)
-        count = self.first_call(smaller, symptom)
-        smaller = smaller[: (count or 0) * CALL_BYTES]
-        verdict = self.verdict(smaller, symptom) if count else None
-        if verdict is None or count is None:
-            return Reduced(program, signature_of(symptom, NOWHERE), None, False, None, symptom)
+            return self._unrepeatable(program, symptom)
+        cut = Program.from_bytes(program[: count * CALL_BYTES], self.interface)
+        for candidate in (self._smaller(cut, symptom, budget, keep), cut):
+            # A symptom that comes and goes may show earlier in the smaller program, after another call.
+            shown = self.first_call(candidate.to_bytes(), symptom)
+            if shown is not None and candidate.calls[shown - 1].name == cut.calls[-1].name:
+                return self._reduced(candidate.to_bytes()[: shown * CALL_BYTES], symptom)
+        return self._unrepeatable(program, symptom)
+
+    def _unrepeatable(self, program: bytes, symptom: Symptom) -> Reduced:
+        return Reduced(program, signature_of(symptom, NOWHERE), None, False, None, symptom)
+
+    def _reduced(self, program: bytes, symptom: Symptom) -> Reduced:
+        """The result for a program whose last call is the one after which the symptom first shows."""
+        verdict = self.verdict(program, symptom)
+        if verdict is None:
+            return self._unrepeatable(program, symptom)
         found = next(other for other in verdict.symptoms if other.key == symptom.key)
-        return Reduced(smaller, signature_of(found, self.label(smaller, count - 1)), count - 1, True, verdict, found)
+        last = calls_of(program) - 1
+        return Reduced(program, signature_of(found, self.label(program, last)), last, True, verdict, found)
 
     def at_start(self, symptom: Symptom, verdict: Verdict) -> Reduced:
         """A symptom of the snapshot itself."""
         return Reduced(b"", signature_of(symptom, BEFORE_ANY_CALL), None, True, verdict, symptom)
 
-    def _shorten(self, program: bytes, symptom: Symptom, limits: Limits) -> bytes:
-        """Leave out calls before the last one."""
+    def _smaller(
+        self, program: Program, symptom: Symptom, budget: Budget, keep: Callable[[Program], None] | None
+    ) -> Program:
+        """The program made smaller such that the symptom shows after its last call, and not before that."""
 
-        def holds(indices: list[int]) -> bool:
-            return self.verdict(self._subset(program, indices), symptom) is not None
+        def holds(candidate: Program) -> bool:
+            data = candidate.to_bytes()
+            if self.verdict(data, symptom) is None:
+                return False
+            before = len(candidate.calls) - 1
+            if before and self.verdict(data, symptom, before) is not None:
+                return False
+            if keep is not None:
+                keep(candidate)
+            return True
 
-        indices = list(range(calls_of(program)))
-        if not holds(indices):
-            return program
-        return self._subset(program, remove_items(indices, holds, limits=limits))
-
-    def _subset(self, program: bytes, indices: list[int]) -> bytes:
-        """The calls with these indices; what they take from earlier calls' results stays the same."""
-        return subset(Program.from_bytes(program, self.interface), indices).to_bytes()
+        return smaller(program, holds, budget) if holds(program) else program
 
     def file(self, reduced: Reduced, origin: Origin) -> tuple[Path, bool]:
         """Write the finding; returns its directory and whether it is new there."""
@@ -147,7 +173,7 @@ class Filer:
             message += f" (seen once, and in none of {REPEATS} repetitions)"
         path = self.directory / reduced.signature.directory_name
         program = Program.from_bytes(reduced.program, self.interface)
-        config = self.artefacts.config
+        config, layout = self.artefacts.config, self.judge.checker.layout
         finding = Finding(
             signature=str(reduced.signature),
             kind=symptom.kind,
@@ -158,13 +184,18 @@ class Filer:
             label=reduced.signature.label,
             first_call=reduced.first_call,
             outcome=observation.status.value if observation is not None else "unknown",
-            calls=decoded_calls(program, observation.results if observation is not None else None),
+            program=program_words(
+                program, observation.results if observation is not None else None, layout, reduced.first_call
+            ),
+            also=self._others(reduced),
+            where=self._places.annotate(symptom.evidence),
             config=config.name,
-            release=self.artefacts.release,
+            kernel="release" if self.artefacts.release else "debug",
+            interface=self.interface.identity,
             extra_patches=[f"{number:02}-{patch.name}" for number, patch in enumerate(origin.extra_patches)],
             hashes=dict(self.artefacts.hashes),
             versions=versions(self.judge.executor.machine),
-            qemu_command=list(self.judge.executor.machine.command),
+            qemu_command=shlex.join(self.judge.executor.machine.command),
             reproduce=f"bothworlds repro {path}",
             executions=origin.executions,
             seconds=origin.seconds,
@@ -179,6 +210,18 @@ class Filer:
             self._add_machine(material, observation)
         return write_bundle(self.directory, finding, material)
 
+    def _others(self, reduced: Reduced) -> list[str]:
+        """What else the program shows, named as if it were a finding of its own."""
+        if reduced.verdict is None:
+            return []
+        others = [other for other in reduced.verdict.symptoms if other.key != reduced.symptom.key]
+        return [str(signature_of(other, reduced.signature.label)) for other in others]
+
+    @cached_property
+    def _places(self) -> Places:
+        snapshot = self.judge.executor.snapshot
+        return Places.of(self.artefacts.config, self.judge.checker.layout, self.interface.population, snapshot)
+
     def _add_machine(self, material: Material, observation: Observation) -> None:
         """What the machine shows of the last execution: memory, consoles, registers, backtrace."""
         executor = self.judge.executor
@@ -192,18 +235,6 @@ class Filer:
             material.memory = executor.memory.image()
         except MachineError:
             return  # the machine died of the program: that there is nothing to read is a fact, too
-
-
-def decoded_calls(program: Program, results: NDArray[np.void] | None) -> list[dict[str, Any]]:
-    """Each call with what became of it, for people: the fields of its YAML form, state and error."""
-    rows: list[dict[str, Any]] = []
-    for index, call in enumerate(program.calls):
-        row: dict[str, Any] = {"index": index, **yaml.safe_load(format_call(call, program.interface))[0]}
-        if results is not None and index < len(results):
-            row["state"] = CallState(int(results[index]["state"])).name.lower()
-            row["error"] = int(results[index]["error"])
-        rows.append(row)
-    return rows
 
 
 def versions(machine: Qemu) -> dict[str, str]:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Make a finding's program smaller, call by call, while its symptom stays."""
+"""Make a finding's program smaller while its symptom stays: first its calls, then what they say.
+
+What `holds` is asked about each candidate is the caller's to decide; nothing here runs a program.
+"""
 
 from __future__ import annotations
 
@@ -22,28 +25,47 @@ class Limits:
     attempts: int = 2000
 
 
-def remove_items(
-    items: Sequence[Item], holds: Callable[[list[Item]], bool], *, limits: Limits | None = None
-) -> list[Item]:
+class Budget:
+    """What is left of the limits; shared by all that is done to one program."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
+        self._deadline = time.monotonic() + limits.seconds
+        self._attempts = limits.attempts
+
+    def take(self) -> bool:
+        """Whether one more attempt may be made; counts it."""
+        if self.over:
+            return False
+        self._attempts -= 1
+        return True
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left."""
+        return self._attempts <= 0 or time.monotonic() > self._deadline
+
+    def end(self) -> None:
+        """Let nothing be left: what there is now will do."""
+        self._attempts = 0
+
+
+def remove_items(items: Sequence[Item], holds: Callable[[list[Item]], bool], budget: Budget) -> list[Item]:
     """A short subsequence of `items` for which `holds` is still true, the last item always kept.
 
-    Tries to leave out halves, quarters, ... and single items until nothing more can go (or a limit
-    is reached). `holds` is not asked about `items` itself: the caller knows that it holds there.
+    Tries to leave out halves, quarters, ... and single items until nothing more can go, or the budget is used
+    up. `holds` is not asked about `items` itself: the caller knows that it holds there.
     """
-    limits = limits or Limits()
-    deadline = time.monotonic() + limits.seconds
-    attempts = 0
     kept = list(items)
     chunk = max(1, (len(kept) - 1) // 2)
     while len(kept) > 1:
         removed = False
         end = len(kept) - 1
         while end > 0:
-            if attempts >= limits.attempts or time.monotonic() > deadline:
+            if not budget.take():
                 return kept
             start = max(0, end - chunk)
             candidate = kept[:start] + kept[end:]
-            attempts += 1
             if holds(candidate):
                 kept = candidate
                 removed = True
@@ -52,6 +74,12 @@ def remove_items(
             break
         chunk = max(1, chunk // 2)
     return kept
+
+
+def without_calls(program: Program, holds: Callable[[Program], bool], budget: Budget) -> Program:
+    """The program without calls before the last one that `holds` can do without."""
+    kept = remove_items(range(len(program.calls)), lambda indices: holds(subset(program, indices)), budget)
+    return subset(program, kept) if len(kept) < len(program.calls) else program
 
 
 def subset(program: Program, indices: Sequence[int]) -> Program:

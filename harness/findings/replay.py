@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -100,7 +101,10 @@ class Replay:
         return self._qemu.secure_console.text()
 
 
-def replay(bundle: Bundle, artefacts: Artefacts) -> int:
-    """Stop before the call and leave the user in gdb; returns gdb's exit code."""
+def replay(bundle: Bundle, artefacts: Artefacts, script: Path | None = None) -> int:
+    """Stop before the call and leave the user in gdb, or run a file of gdb's commands; returns gdb's exit code."""
     with Replay(bundle, artefacts) as machine:
-        return subprocess.run(machine.command(), check=False).returncode
+        if script is None:
+            return subprocess.run(machine.command(), check=False).returncode
+        command = machine.command(f"source {script.resolve()}", batch=True)
+        return subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode

@@ -1,34 +1,18 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A finding as text for a person."""
+"""A finding as text for a person: one screen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from harness.findings.bundle import Bundle
+from harness.errors import FindingError
+from harness.findings.bundle import CONSOLES, REGISTERS_FILE, Bundle
+from harness.findings.words import number
+from harness.yaml_source import read_yaml
 
-_KINDS = {
-    "violation": "an invariant is violated",
-    "assertion": "an assertion of the kernel failed",
-    "kernel-fault": "the kernel took an exception in its own code",
-    "kernel-halt": "the kernel halted",
-    "el3-panic": "the firmware took an exception that it does not handle",
-    "hang-kernel": "the kernel does not come back",
-    "hang-victim": "a victim runs for ever",
-    "harness-defect": "the harness did not restore the machine exactly",
-}
-
-
-def number(value: Any) -> str:
-    """Addresses in hexadecimal, small numbers as they are."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0x1000:
-        return hex(value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {number(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(number(item) for item in value)
-    return str(value)
+_SHOWN_FRAMES = 12
+_SHOWN_LINES = 8
 
 
 def describe(bundle: Bundle) -> list[str]:
@@ -36,24 +20,40 @@ def describe(bundle: Bundle) -> list[str]:
     finding = bundle.finding
     lines = [
         f"signature   {finding.signature}",
-        f"kind        {finding.kind}: {_KINDS.get(finding.kind, 'of another version')}",
+        f"kind        {finding.kind}: {finding.heading}",
         f"message     {finding.message}",
-        f"config      {finding.config}, {'release' if finding.release else 'debug'} kernel"
+        f"kernel      {finding.kernel}, config {finding.config}"
         + (f", with {', '.join(finding.extra_patches)}" if finding.extra_patches else ""),
+        f"program     {len(finding.program.splitlines())} calls, ended with '{finding.outcome}'",
+        *(f"         {line}" for line in finding.program.splitlines()),
     ]
-    for name, value in finding.evidence.items():
-        lines.append(f"evidence    {name}: {number(value)}")
-    lines.append(f"program     {len(finding.calls)} calls, ended with '{finding.outcome}'")
-    for index, call in enumerate(finding.calls):
-        lines.append(("         -> " if index == finding.first_call else "            ") + describe_call(call))
+    lines += [f"evidence    {line}" for line in evidence_lines(finding.evidence, finding.where)]
+    lines += [f"also        {other}" for other in finding.also]
     lines.append(f"reproduce   {finding.reproduce}")
     return lines
 
 
-def describe_call(call: Mapping[str, Any]) -> str:
-    """One decoded call on one line."""
-    arguments = ", ".join(f"{name}={number(value)}" for name, value in (call.get("with") or {}).items())
-    target = f" {call['target']}" if "target" in call else ""
-    state = call.get("state", "")
-    result = f" = error {call['error']}" if call.get("error") else " = ok" if state == "done" else f" ({state})"
-    return f"{call.get('index', '?'):>3} {call.get('victim', '')}: {call.get('call', '?')}{target}({arguments}){result}"
+def evidence_lines(evidence: Mapping[str, Any], where: Mapping[str, str]) -> list[str]:
+    """Evidence, one line a name, with what lies at its addresses."""
+    lines = []
+    for name, value in evidence.items():
+        text = number(value)
+        meant = [f"{address} is {what}" for address, what in where.items() if address in text.split()]
+        lines.append(f"{name}: {text}" + (f"   ({'; '.join(meant)})" if meant else ""))
+    return lines
+
+
+def details(bundle: Bundle) -> list[str]:
+    """What else its directory holds of interest: backtrace, the end of the console, what is needed to see it again."""
+    lines: list[str] = []
+    registers = bundle.path / REGISTERS_FILE
+    data = read_yaml(registers, FindingError).data if registers.is_file() else None
+    backtrace = data.get("backtrace") if isinstance(data, dict) else None
+    if isinstance(backtrace, list):
+        lines += [f"backtrace   {frame}" for frame in backtrace[:_SHOWN_FRAMES]]
+    for path in sorted((bundle.path / CONSOLES).glob("*.txt")):
+        text = path.read_text(encoding="utf-8", errors="backslashreplace")
+        lines += [f"console     {line}" for line in text.strip().splitlines()[-_SHOWN_LINES:]]
+    lines += [f"version     {name} {value}" for name, value in bundle.finding.versions.items()]
+    lines += [f"built       {name} {value[:16]}" for name, value in bundle.finding.hashes.items()]
+    return lines

@@ -15,13 +15,23 @@ from pathlib import Path
 
 from harness.build.artefacts import Artefacts
 from harness.errors import FindingError, MachineError, StageTimeout
-from harness.findings.bundle import Bundle, hash_mismatches
+from harness.findings.bundle import (
+    FINDING_FILE,
+    INTERPRETER_HASHES,
+    PROGRAM_BYTES,
+    PROGRAM_YAML,
+    Bundle,
+    hash_mismatches,
+)
 from harness.findings.filing import Filer
 from harness.findings.judge import HANGS, HARNESS_DEFECT, Judge, of_outcome
 from harness.findings.signature import BEFORE_ANY_CALL, Signature, Symptom, signature_of
 from harness.programs.interfaces import Interface
+from harness.programs.program import Program
 from harness.protocol import CALL_BYTES
 
+Tell = Callable[[str], None]
+"""Called with what a person should know and that is no error."""
 Watch = Callable[[str, bool, str], None]
 """Called after each run: `snapshot` or `cold`, whether it showed the finding, and what it showed."""
 
@@ -55,11 +65,11 @@ class Reproduction:
         return self.snapshot.shown + self.cold.shown > 0
 
 
-def build_of(bundle: Bundle, *, force: bool = False) -> Artefacts:
-    """Build the system that a finding was made on.
+def build_of(bundle: Bundle, *, force: bool = False, tell: Tell | None = None) -> Artefacts:
+    """Build the system that a finding was made on, with the same kind of kernel.
 
     Raises FindingError if the result is another one (kernel source, patches, firmware or config have
-    changed since), unless `force`.
+    changed since), unless `force`. That only the programs' interpreter has changed does no harm: `tell` says so.
     """
     from harness.build.system import build
 
@@ -70,7 +80,31 @@ def build_of(bundle: Bundle, *, force: bool = False) -> Artefacts:
             f"{bundle.path}: this finding is of another build: {'; '.join(different)}. "
             "Check out the version that it was made with, or try all the same with --force"
         )
+    if tell is not None:
+        for difference in different or hash_mismatches(bundle.finding, artefacts.hashes, INTERPRETER_HASHES):
+            tell(f"not the build of the finding: {difference}")
     return artefacts
+
+
+def encoded_for(bundle: Bundle, interface: Interface, tell: Tell | None = None) -> Bundle:
+    """The finding with its program in the bytes of this build's call table.
+
+    Bytes that were written for another table would be other calls, so the program is then encoded again from
+    `program.yaml`, and `tell` says so. Raises ProgramError, naming file, line and field, if that names something
+    that no longer exists; FindingError if it is not there.
+    """
+    if bundle.finding.interface == interface.identity:
+        return bundle
+    path = bundle.path / PROGRAM_YAML
+    if not path.is_file():
+        raise FindingError(f"{path}: missing; {PROGRAM_BYTES} is for another call table and cannot be run here")
+    program = Program.load(path, interface).to_bytes()
+    first = bundle.finding.first_call
+    if first is not None and first >= len(program) // CALL_BYTES:
+        raise FindingError(f"{path}: has no call {first}, after which {FINDING_FILE} says that it shows")
+    if tell is not None:
+        tell(f"{PROGRAM_BYTES} is for another call table: the program was encoded again from {PROGRAM_YAML}")
+    return dataclasses.replace(bundle, program=program)
 
 
 def reproduce(
@@ -83,10 +117,12 @@ def reproduce(
         raise FindingError(
             f"{bundle.path}: a defect of the harness, not of the kernel: its evidence lists what the restore missed"
         )
+    interface = Interface.load(artefacts)
+    bundle = encoded_for(bundle, interface)
     wanted = bundle.finding.identity
     snapshot, cold_runs = Tally(), Tally()
     with Executor(artefacts, coverage=False) as executor:
-        filer = Filer(Judge.of(executor), artefacts, Interface.load(artefacts), bundle.path.parent)
+        filer = Filer(Judge.of(executor), artefacts, interface, bundle.path.parent)
         filer.judge.judge_start()
         for _ in range(times):
             shown, what = _from_snapshot(filer, bundle, wanted)

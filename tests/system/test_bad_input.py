@@ -256,7 +256,8 @@ def test_a_program_that_does_not_exist(artefacts: Artefacts, tmp_path: Path) -> 
 @pytest.fixture(scope="module")
 def finding(artefacts: Artefacts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finding that is whole: an empty program that shows nothing, with the hashes of this build."""
-    from harness.findings.bundle import Finding, Material, write_bundle
+    from harness.findings.bundle import Material, write_bundle
+    from harness.findings.finding import Finding
 
     content = Finding(
         signature="ns_bit_matches_world:frame:ARM_Page_Map",

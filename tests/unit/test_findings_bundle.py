@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from harness.configs import load_config
 from harness.errors import FindingError, OutputError
 from harness.findings import bundle
-from harness.findings.bundle import Finding, Material, hash_mismatches, read_bundle, write_bundle
+from harness.findings.bundle import Material, hash_mismatches, read_bundle, write_bundle
+from harness.findings.finding import Finding
 from harness.machine.memory import Bank, Image
 from harness.protocol import PAGE
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.findings.minimise import Limits, remove_items
+from harness.findings.minimise import Budget, Limits, remove_items
 from harness.findings.signature import Signature, Symptom, failing_function, first_showing, signature_of
 
 
@@ -52,7 +52,7 @@ def test_the_failing_function_is_not_the_one_that_halts() -> None:
 @given(size=st.integers(1, 40), data=st.data())
 def test_what_is_needed_stays_and_nothing_else(size: int, data: st.DataObject) -> None:
     needed = data.draw(st.sets(st.integers(0, size - 1))) | {size - 1}
-    assert remove_items(range(size), needed.issubset) == sorted(needed)
+    assert remove_items(range(size), needed.issubset, Budget()) == sorted(needed)
 
 
 def test_minimising_stops_at_its_limit() -> None:
@@ -62,5 +62,5 @@ def test_minimising_stops_at_its_limit() -> None:
         asked.append(items)
         return False
 
-    remove_items(range(100), never, limits=Limits(attempts=5))
+    remove_items(range(100), never, Budget(Limits(attempts=5)))
     assert len(asked) == 5
