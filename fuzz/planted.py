@@ -18,7 +18,7 @@ from typing import Any
 from fuzz.campaign import Campaign, CampaignSettings, FindingSummary, Watch, run_campaign
 from fuzz.mutators import Choice
 from harness.build.artefacts import Artefacts
-from harness.build.patches import PlantedBug, planted_bugs
+from harness.build.planted import PlantedBug, planted_bugs
 from harness.build.system import build
 from harness.configs import MachineConfig
 from harness.errors import InputError, OutputError
@@ -131,7 +131,7 @@ def _read_kept(path: Path, identity: str) -> PlantedResult | None:
 
 def is_catch(finding: FindingSummary, bug: PlantedBug) -> bool:
     """Whether a finding is what the planted bug must give."""
-    return finding.invariant == bug.expected_invariant
+    return finding.invariant == bug.expected
 
 
 def _by_a_call(finding: FindingSummary) -> bool:
@@ -148,7 +148,7 @@ def judge_campaign(bug: PlantedBug, campaign: Campaign) -> PlantedResult:
         name=bug.name,
         caught=best is not None,
         invariant=(first.invariant or first.kind) if first else None,
-        expected_invariant=bug.expected_invariant,
+        expected_invariant=bug.expected,
         executions=first.first_seen_executions if first else campaign.totals.executions,
         seconds=round(first.first_seen_seconds if first else campaign.seconds, 2),
         minimised_calls=first.calls if first else None,

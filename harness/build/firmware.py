@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from harness import protocol
 from harness.build import registers, smc_functions
 from harness.build.artefacts import PROJECT
 from harness.build.cache import publish
+from harness.build.patches import apply_patches
 from harness.configs import MachineConfig
 from harness.errors import BuildFailure, ImageError, InputError
 from harness.kernel_state.elf import Elf
@@ -59,13 +62,27 @@ def tables_header() -> str:
     return "\n".join(lines)
 
 
-def build_firmware(config: MachineConfig) -> FirmwareBuild:
+def build_firmware(config: MachineConfig, patches: Sequence[Path] = ()) -> FirmwareBuild:
     """Assemble and link the firmware for a config, or take it from the cache.
 
-    The same inputs give the same bytes, wherever the checkout lies. Raises BuildFailure with the
-    tools' output, MissingPackage without the cross compiler.
+    `patches` are applied to its sources first. The same inputs give the same bytes, wherever the checkout lies.
+    Raises PatchError, BuildFailure with the tools' output, MissingPackage without the cross compiler.
     """
-    return _built(config, SOURCES)
+    return _built(config, _patched(patches) if patches else SOURCES)
+
+
+def _patched(patches: Sequence[Path]) -> Path:
+    """The sources with patches applied, in the cache."""
+    digest = hashlib.sha256()
+    for path in [*sorted(SOURCES.iterdir()), *patches]:
+        digest.update(path.read_bytes())
+    sources = SOURCES.relative_to(PROJECT)
+
+    def fill(work: Path) -> None:
+        shutil.copytree(SOURCES, work / sources)
+        apply_patches(work, patches)
+
+    return publish(f"firmware-source-{digest.hexdigest()[:32]}", fill) / sources
 
 
 def own_firmware(config: MachineConfig, path: Path) -> FirmwareBuild:

@@ -2,8 +2,8 @@
 """Kernel patches: reading, applying and counting them.
 
 A patch is a header and a unified diff. The header's first lines are `Key: value` fields
-(SPDX-License-Identifier, Subject; for a planted bug also Name and Expected-invariant), the
-rest says what it does, why, and which upstream rule it follows.
+(SPDX-License-Identifier, Subject; `harness.build.planted` knows further ones), the rest says
+what it does, why, and which upstream rule it follows.
 
 Patches apply without fuzz: every line of a hunk, context included, must be in the file. A hunk
 may sit a few lines away from where the patch says, since other patches may come before it.
@@ -22,6 +22,8 @@ from harness.build.cache import publish
 from harness.errors import PatchError
 
 PATCH_DIRECTORY = PROJECT / "kernel_patches"
+FIRMWARE_PATHS = "guest_images/firmware/"
+"""How paths begin that a patch of the firmware names; all others are the kernel's."""
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 
 
@@ -66,16 +68,6 @@ class Patch:
     def removed(self) -> int:
         """Number of removed lines."""
         return sum(hunk.removed for change in self.changes for hunk in change.hunks)
-
-
-@dataclass(frozen=True)
-class PlantedBug:
-    """A bug put into the kernel on purpose, and the invariant that must find it."""
-
-    name: str
-    what: str
-    expected_invariant: str
-    path: Path
 
 
 def _read(path: Path) -> str:
@@ -188,6 +180,17 @@ def read_series(directory: Path = PATCH_DIRECTORY) -> list[Path]:
     return paths
 
 
+def for_firmware(path: Path) -> bool:
+    """Whether a patch changes the project's firmware, by paths below `guest_images/firmware/`, and not the kernel.
+
+    Raises PatchError for one that changes both.
+    """
+    places = {change.path.startswith(FIRMWARE_PATHS) for change in read_patch(path).changes}
+    if len(places) == 2:
+        raise PatchError(f"{path}: changes kernel and firmware; make one patch for each")
+    return places == {True}
+
+
 def apply_patch(patch: Patch, directory: Path) -> None:
     """Apply one patch to the tree at `directory`: all of it, or nothing and PatchError."""
     results: dict[str, str | None] = {}
@@ -293,19 +296,6 @@ def apply_patches(directory: Path, patches: Sequence[Path]) -> None:
     """Apply patches in their order to the tree at `directory`."""
     for path in patches:
         apply_patch(read_patch(path), directory)
-
-
-def planted_bugs() -> list[PlantedBug]:
-    """The patches of `kernel_patches/planted/`. Raises PatchError for a header without its fields."""
-    bugs = []
-    for path in sorted((PATCH_DIRECTORY / "planted").glob("*.patch")):
-        patch = read_patch(path)
-        for key in ("Name", "Subject", "Expected-invariant"):
-            if key not in patch.fields:
-                raise PatchError(f"{path}: the header has no '{key}:' field")
-        fields = patch.fields
-        bugs.append(PlantedBug(fields["Name"], fields["Subject"], fields["Expected-invariant"], path))
-    return bugs
 
 
 def line_counts() -> list[tuple[str, int, int]]:

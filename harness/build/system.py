@@ -12,8 +12,10 @@ from harness.build.firmware import build_firmware, own_firmware
 from harness.build.flash import build_flash
 from harness.build.guests import build_root_task
 from harness.build.kernel import build_kernel
+from harness.build.patches import for_firmware
 from harness.build.plugin import build_plugin
 from harness.configs import MachineConfig
+from harness.errors import PatchError
 from harness.machine.version import PROGRAM, check_version
 from harness.packages import tool
 
@@ -33,14 +35,18 @@ def build(
 ) -> Artefacts:
     """Build the system that a config describes, or take its parts from the cache.
 
-    `extra_patches` are applied on top of the series; `own` says what of it is the user's. Raises
-    PatchError for a patch that does not apply, BuildFailure with the tool's output, MissingPackage
+    `extra_patches` are applied on top of the series, or to the project's firmware; `own` says what of it is the
+    user's. Raises PatchError for a patch that does not apply, BuildFailure with the tool's output, MissingPackage
     for a tool that is not installed.
     """
     version = check_version(config, tool(PROGRAM))
-    kernel = build_kernel(config, release=release, extra_patches=extra_patches, own=own)
+    of_firmware = [path for path in extra_patches if for_firmware(path)]
+    if of_firmware and own.firmware is not None:
+        raise PatchError(f"{of_firmware[0]}: changes the project's firmware, and another one was given")
+    of_kernel = [path for path in extra_patches if path not in of_firmware]
+    kernel = build_kernel(config, release=release, extra_patches=of_kernel, own=own)
     guests = build_root_task(config, kernel)
-    firmware = build_firmware(config) if own.firmware is None else own_firmware(config, own.firmware)
+    firmware = build_firmware(config, of_firmware) if own.firmware is None else own_firmware(config, own.firmware)
     flash = build_flash(config, kernel, guests, firmware)
     plugin = build_plugin(version)
     return Artefacts(

@@ -18,7 +18,7 @@ from fuzz import corpus
 from fuzz.campaign import Campaign, CampaignSettings, run_campaign
 from fuzz.mutators import Choice
 from harness.build.artefacts import Artefacts
-from harness.build.patches import planted_bugs
+from harness.build.planted import planted_bugs
 from harness.build.system import build
 from harness.configs import MachineConfig
 from harness.errors import InputError, OutputError
@@ -102,8 +102,8 @@ def test_a_campaign_finds_a_planted_bug(config: MachineConfig, tmp_path: Path) -
     bug = next(bug for bug in planted_bugs() if bug.name == "world_lost_on_remap")
     artefacts = build(config, extra_patches=[bug.path])
     settings = CampaignSettings(artefacts, tmp_path, seconds=120, seed=1, extra_patches=(bug.path,))
-    campaign = run_campaign(settings, until=lambda _, finding: finding.invariant == bug.expected_invariant)
-    found = [finding for finding in campaign.findings.values() if finding.invariant == bug.expected_invariant]
+    campaign = run_campaign(settings, until=lambda _, finding: finding.invariant == bug.expected)
+    found = [finding for finding in campaign.findings.values() if finding.invariant == bug.expected]
     assert found and campaign.seconds < 120
     bundle = read_bundle(found[0].path)
     assert bundle.finding.label == "ARM_Page_Remap" and len(bundle.finding.calls) <= 2

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from harness.build.artefacts import Artefacts
-from harness.build.patches import planted_bugs
+from harness.build.planted import planted_bugs
 from harness.build.system import build
 from harness.configs import MachineConfig
 from harness.errors import FindingError
@@ -64,7 +64,7 @@ def filed(config: MachineConfig, tmp_path_factory: pytest.TempPathFactory) -> It
 def test_the_finding_says_what_where_and_after_which_call(filed: Filed) -> None:
     finding = filed.bundle.finding
     assert finding.signature == "ns_bit_matches_world:pte:ARM_Page_Remap"
-    assert finding.invariant == BUG.expected_invariant
+    assert finding.invariant == BUG.expected
     assert [call["call"] for call in finding.calls] == ["ARM_Page_Remap"] and finding.first_call == 0
     assert finding.calls[0]["state"] == "done" and finding.calls[0]["error"] == 0
     assert "NS=0" in finding.message and finding.evidence
@@ -87,7 +87,7 @@ def test_the_directory_holds_what_reproduction_needs(filed: Filed) -> None:
 def test_the_saved_memory_is_judged_the_same_without_a_machine(filed: Filed, executor: Executor) -> None:
     checker = Judge.of(executor).checker
     report = checker.check(filed.bundle.memory())
-    assert BUG.expected_invariant in {violation.invariant for violation in report.violations}
+    assert BUG.expected in {violation.invariant for violation in report.violations}
 
 
 def test_it_reproduces_from_the_snapshot_and_from_cold_boots(filed: Filed) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from harness.build.artefacts import Artefacts
-from harness.build.patches import PATCH_DIRECTORY, PlantedBug, planted_bugs
+from harness.build.planted import PLANTED as PROGRAMS
+from harness.build.planted import PlantedBug, planted_bugs
 from harness.build.system import build
 from harness.configs import MachineConfig
 from harness.execution.executor import Executor
@@ -22,7 +23,6 @@ from harness.programs.interfaces import Interface
 from harness.programs.program import Program
 from harness.protocol import CallState
 
-PROGRAMS = PATCH_DIRECTORY / "planted"
 BUGS = planted_bugs()
 
 
@@ -41,14 +41,14 @@ def test_the_expected_invariant_catches_it(bug: PlantedBug, config: MachineConfi
     with Executor(artefacts, coverage=False) as executor:
         judge = Judge.of(executor)
         verdict = judge.judge(program)
-        assert [s.invariant for s in verdict.symptoms] == [bug.expected_invariant], verdict.symptoms
+        assert [s.invariant for s in verdict.symptoms] == [bug.expected], verdict.symptoms
         reduced = Filer(judge, artefacts, Interface.load(artefacts), tmp_path).reduce(program, verdict.symptoms[0])
         assert reduced.repeatable and reduced.first_call == len(program) // 32 - 1
         # The incremental check, which a campaign makes after each program, says the same.
         observation = executor.run(program)
         report = judge.checker.check_changed(observation)
         judge.settle(report, program)
-        assert bug.expected_invariant in {violation.invariant for violation in report.violations}
+        assert bug.expected in {violation.invariant for violation in report.violations}
         assert not executor.audit()
 
 

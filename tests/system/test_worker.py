@@ -12,7 +12,7 @@ import pytest
 from fuzz.messages import Found, Message, Progress, Ready, Repeated, WorkerSettings
 from fuzz.worker import ALWAYS_REDUCED, Worker
 from harness.build.artefacts import Artefacts
-from harness.build.patches import planted_bugs
+from harness.build.planted import planted_bugs
 from harness.build.system import build
 from harness.configs import MachineConfig
 from harness.findings.bundle import read_bundle

@@ -13,7 +13,7 @@ from elftools.elf.elffile import ELFFile
 
 from harness.build.artefacts import cache_directory
 from harness.build.kernel import CROSS, SOURCE_NAME, KernelBuild, build_kernel, kernel_options, platform_regions
-from harness.build.patches import planted_bugs
+from harness.build.planted import planted_bugs
 from harness.configs import MachineConfig, Region
 from harness.errors import ConfigError
 

@@ -12,15 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.build.artefacts import PROJECT
 from harness.build.patches import (
     PATCH_DIRECTORY,
     _apply_hunks,
     apply_patch,
     apply_patches,
-    planted_bugs,
+    for_firmware,
     read_patch,
     read_series,
 )
+from harness.build.planted import planted_bugs, preserving_patches
 from harness.build.source import fetch_kernel_source
 from harness.errors import PatchError
 
@@ -135,7 +137,11 @@ def test_every_patch_has_a_header() -> None:
         patch = read_patch(path)
         assert patch.fields["SPDX-License-Identifier"] == "GPL-2.0-only", path
         assert patch.fields["Subject"], path
-        for part in ("What: ", "Why: ", "Hit by: " if path.parent.name == "planted" else "Rule: "):
+        for part in (
+            "What: ",
+            "Why: ",
+            {"planted": "Hit by: ", "preserving": "Same: "}.get(path.parent.name, "Rule: "),
+        ):
             assert f"\n{part}" in f"\n{patch.description}", f"{path}: no '{part}'"
 
 
@@ -148,11 +154,12 @@ def test_series_planted_bugs_and_fixes_apply(tmp_path: Path) -> None:
     assert len({bug.name for bug in bugs}) == len(bugs) >= 5
     in_series = set(names)
     fixes = [path for path in (PATCH_DIRECTORY / "fixes").glob("*.patch") if path.name not in in_series]
-    for path in [*(bug.path for bug in bugs), *fixes]:
+    for path in [*(bug.path for bug in bugs), *(patch.path for patch in preserving_patches()), *fixes]:
         patch = read_patch(path)
         copy = tmp_path / path.stem
+        sources = PROJECT if for_firmware(path) else tree
         for change in patch.changes:
             (copy / change.path).parent.mkdir(parents=True, exist_ok=True)
             if not change.creates:
-                shutil.copyfile(tree / change.path, copy / change.path)
+                shutil.copyfile(sources / change.path, copy / change.path)
         apply_patch(patch, copy)

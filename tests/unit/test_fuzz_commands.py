@@ -17,7 +17,7 @@ from fuzz.commands import app
 from fuzz.commands.options import write_json
 from fuzz.statistics import ERRORS, Totals
 from harness.build.blocks import StaticBlocks
-from harness.build.patches import PlantedBug
+from harness.build.planted import PlantedBug
 from harness.errors import InputError, OutputError
 
 
