@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.invariants.cdt import Chains, chains
 from harness.invariants.definitions import Context, Judgement, invariant
 from harness.kernel_state.capabilities import CapTable, Indices
 from harness.kernel_state.memory import Words
@@ -81,40 +80,6 @@ def valid_untyped(context: Context) -> Judgement:
     return judgement
 
 
-class _Descendants:
-    """Which slots descend from an untyped: the run behind it that isMDBParentOf accepts."""
-
-    def __init__(self, caps: CapTable, known: Chains) -> None:
-        self._caps, self._chains = caps, known
-        order = known.order
-        self._base, self._last = caps.base[order], caps.last[order]
-        self._physical, self._chain = caps.physical[order], known.chain[order]
-        self._ends: dict[int, int] = {}
-
-    def end(self, parent: int) -> int:
-        """Position behind the last descendant of a row."""
-        if parent not in self._ends:
-            caps, at = self._caps, int(self._chains.position[parent])
-            if not caps.revocable[parent]:
-                self._ends[parent] = at + 1
-            else:
-                tail = slice(at + 1, None)
-                inside = (
-                    self._physical[tail]
-                    & (self._base[tail] >= caps.base[parent])
-                    & (self._last[tail] <= caps.last[parent])
-                    & (self._chain[tail] == self._chains.chain[parent])
-                )
-                stop = int(np.argmin(inside)) if len(inside) and not inside.all() else len(inside)
-                self._ends[parent] = at + 1 + stop
-        return self._ends[parent]
-
-    def holds(self, parent: int, child: int) -> bool:
-        """Whether `child` descends from `parent`."""
-        at = int(self._chains.position[child])
-        return int(self._chains.position[parent]) < at < self.end(parent)
-
-
 @invariant("untyped_inc", family=FAMILY, reference="l4v CSpaceInv_AI: untyped_inc")
 def untyped_inc(context: Context) -> Judgement:
     """Two untypeds are apart or one descends from the other, and its parent offers nothing of it."""
@@ -123,31 +88,25 @@ def untyped_inc(context: Context) -> Judgement:
     judgement = Judgement(len(rows))
     if len(rows) < 2:
         return judgement
-    known = chains(caps)
-    descendants = _Descendants(caps, known)
-    # Outer before inner; of equal ones the one that comes first in the mapping database.
-    order = np.lexsort((known.position[rows], -caps.bits[rows].astype(np.int64), caps.base[rows]))
-    rows = rows[order]
-    bases, lasts = caps.base[rows].tolist(), caps.last[rows].tolist()
+    derivation = context.state.derivation
+    descendants = derivation.descendants
+    rows, outside = derivation.untypeds
+    lasts = caps.last[rows].tolist()
     frees = free_start(caps, rows).tolist()
-    stack: list[int] = []
-    for index, row in enumerate(rows.tolist()):
-        while stack and lasts[stack[-1]] < bases[index]:
-            stack.pop()
-        if stack:
-            outer = stack[-1]
-            above = int(rows[outer])
-            wrong = ""
-            if lasts[index] > lasts[outer]:
-                wrong = "overlaps another untyped that does not hold it"
-            elif not descendants.holds(above, row):
-                wrong = "lies in another untyped from which it does not descend"
-            elif lasts[index] >= frees[outer]:
-                wrong = "lies in the free part of the untyped that holds it"
-            if wrong:
-                inner = caps.describe(row)
-                judgement.fail(
-                    f"untyped_cap at {inner['slot']} {wrong}", "untyped_cap", inner=inner, outer=caps.describe(above)
-                )
-        stack.append(index)
+    for index, outer in enumerate(outside.tolist()):
+        if outer < 0:
+            continue
+        row, above = int(rows[index]), int(rows[outer])
+        wrong = ""
+        if lasts[index] > lasts[outer]:
+            wrong = "overlaps another untyped that does not hold it"
+        elif not descendants.holds(above, row):
+            wrong = "lies in another untyped from which it does not descend"
+        elif lasts[index] >= frees[outer]:
+            wrong = "lies in the free part of the untyped that holds it"
+        if wrong:
+            inner = caps.describe(row)
+            judgement.fail(
+                f"untyped_cap at {inner['slot']} {wrong}", "untyped_cap", inner=inner, outer=caps.describe(above)
+            )
     return judgement

@@ -88,6 +88,17 @@ class Layout:
             raise ImageError(f"{self.elf.path}: no enumerator '{name}' in the kernel's debug information")
         return self.types.constants[name]
 
+    def enumerator(self, prefix: str, value: int) -> str:
+        """The enumerator of that value among those whose names begin with `prefix`; its number if there is none."""
+        if prefix not in self._enumerators:
+            named = [e for e in self.types.enumerations if any(name.startswith(prefix) for name in e)]
+            self._enumerators[prefix] = {v: name for e in named for name, v in e.items() if name.startswith(prefix)}
+        return self._enumerators[prefix].get(value, str(value))
+
+    @cached_property
+    def _enumerators(self) -> dict[str, dict[int, str]]:
+        return {}
+
     @cached_property
     def error_names(self) -> dict[int, str]:
         """Names of seL4_Error by value."""
@@ -115,6 +126,14 @@ class Layout:
     def virtual(self, address: int) -> int:
         """Kernel pointer to a physical address."""
         return (address + self.offset) & _ALL
+
+    @cached_property
+    def image(self) -> tuple[int, int]:
+        """Physical addresses of the first byte and behind the last one of the kernel's image without its boot part."""
+        first, end = (self.elf.symbols.get(name) for name in ("ki_boot_end", "ki_end"))
+        if first is None or end is None:
+            raise ImageError(f"{self.elf.path}: no symbols ki_boot_end and ki_end; is it a seL4 kernel?")
+        return self.physical(first.address), self.physical(end.address)
 
     @cached_property
     def slot_bytes(self) -> int:

@@ -1,56 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Kernel objects behind capabilities: threads, boot information."""
+"""Boot information, as the kernel left it for the initial thread."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-
-import numpy as np
 
 from harness.kernel_state.layout import Layout
-from harness.kernel_state.memory import MemoryImage, Ram, Words, read_optional
-
-Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Threads:
-    """Thread objects; one row a thread. `address`: u64[n], physical address of the object (its slots come first)."""
-
-    layout: Layout
-    ram: Ram
-    address: Words
-
-    def __len__(self) -> int:
-        return len(self.address)
-
-    @cached_property
-    def tcb(self) -> Words:
-        """Physical address of each tcb_t."""
-        return self.address + np.uint64(self.layout.tcb_offset)
-
-    def member(self, name: str, word: int = 0) -> Words:
-        """A member of tcb_t (u64 for each thread): word `word` of it."""
-        member = self.layout.struct("tcb")[name]
-        offset = member.offset + 8 * word - self.ram.base
-        return self.ram.words[((self.tcb + np.uint64(offset & ((1 << 64) - 1))) >> np.uint64(3)).astype(np.int64)]
-
-    def state(self, field: str) -> Words:
-        """A field of thread_state_t, such as `tsType`, `tcbQueued` or `blockingObject`."""
-        where = self.layout.block("thread_state")[field]
-        return where.of_word(self.member("tcbState", where.word))
-
-    def name(self, row: int) -> str:
-        """The name that a debug kernel keeps for a thread; empty otherwise."""
-        member = self.layout.struct("tcb").members.get("tcbName")
-        if member is None:
-            return ""
-        start = int(self.tcb[row]) + member.offset - self.ram.base
-        end = int(self.address[row]) + (1 << self.layout.tcb_bits) - self.ram.base
-        text = self.ram.words.view(np.uint8)[start:end].tobytes().split(b"\0")[0]
-        return text.decode(errors="replace")
+from harness.kernel_state.memory import MemoryImage, read_optional
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,12 @@ import numpy as np
 from harness.configs import MachineConfig
 from harness.errors import ImageError
 from harness.kernel_state.capabilities import CapTable
+from harness.kernel_state.derivation import Derivation
 from harness.kernel_state.layout import Layout
 from harness.kernel_state.memory import MemoryImage, Ram, Words
-from harness.kernel_state.objects import BootInfo, Threads, read_boot_info
+from harness.kernel_state.objects import BootInfo, read_boot_info
 from harness.kernel_state.page_tables import Walk, walk
+from harness.kernel_state.threads import IpcObjects, ReadyQueues, Threads, ipc_objects, ready_queues
 
 Array = np.ndarray[Any, Any]
 
@@ -304,6 +306,42 @@ class KernelState:
         """All threads, the idle thread included."""
         addresses = sorted({c.address for c in self.containers if c.kind == ContainerKind.THREAD})
         return Threads(self.layout, self.ram, np.array(addresses, np.uint64))
+
+    @cached_property
+    def endpoints(self) -> IpcObjects:
+        """All endpoints that a capability names or a thread waits at."""
+        return self._ipc_objects("endpoint", self.threads.in_state("BlockedOnSend", "BlockedOnReceive"))
+
+    @cached_property
+    def notifications(self) -> IpcObjects:
+        """All notifications that a capability names, a thread waits for or is bound to."""
+        found = self._ipc_objects("notification", self.threads.in_state("BlockedOnNotification"))
+        bound = self.threads.pointer("tcbBoundNotification")
+        others = set(bound[bound != 0].tolist()) - set(found.address.tolist())
+        return ipc_objects(self.layout, self.ram, "notification", set(found.address.tolist()) | others)
+
+    def _ipc_objects(self, kind: str, waiting: Any) -> IpcObjects:
+        caps = self.caps
+        named = set(caps.base[caps.of(f"{kind}_cap")].tolist())
+        objects = self.threads.state("blockingObject")[waiting]
+        named.update((objects - np.uint64(self.layout.offset)).tolist())
+        return ipc_objects(self.layout, self.ram, kind, named)
+
+    @cached_property
+    def ready_queues(self) -> ReadyQueues:
+        """The scheduler's queues and bitmaps."""
+        names = ("ksReadyQueues", "ksReadyQueuesL1Bitmap", "ksReadyQueuesL2Bitmap")
+        return ready_queues(self.layout, *(self.global_words(name) for name in names))
+
+    @cached_property
+    def derivation(self) -> Derivation:
+        """The order of the mapping database, and who descends from whom."""
+        return Derivation(self.caps)
+
+    def pointer(self, name: str) -> int:
+        """Physical address that a global pointer of the kernel (`ksCurThread`) holds; 0 for a null pointer."""
+        value = self.global_word(name)
+        return self.layout.physical(value) if value else 0
 
     @cached_property
     def boot_info(self) -> BootInfo | None:
