@@ -107,8 +107,12 @@ class StaticBlocks:
 
 def static_blocks(artefacts: Artefacts) -> StaticBlocks:
     """Blocks of a build's kernel and firmware; kept in the cache by content."""
-    prefixes = (str(artefacts.kernel_source), str(artefacts.kernel_generated))
-    return blocks_of_files({"kernel": artefacts.kernel_elf, "firmware": artefacts.firmware_elf}, prefixes)
+    return blocks_of_files(covered_files(artefacts))
+
+
+def covered_files(artefacts: Artefacts) -> dict[str, Path]:
+    """The ELF files whose blocks are counted, by component."""
+    return {"kernel": artefacts.kernel_elf, "firmware": artefacts.firmware_elf}
 
 
 def blocks_of_files(files: dict[str, Path], prefixes: Sequence[str] = ()) -> StaticBlocks:

@@ -246,7 +246,7 @@ class Elf:
                     rows.append((state.address, 0, 0))
                     continue
                 if state.file not in names:
-                    names[state.file] = files.setdefault(_file_name(program.header, state.file), len(files))
+                    names[state.file] = files.setdefault(file_name(program.header, state.file), len(files))
                 rows.append((state.address, state.line or 0, names[state.file]))
         # Of several rows at one address the last one holds, except that an end never hides a line.
         last: dict[int, tuple[int, int, int]] = {}
@@ -258,7 +258,8 @@ class Elf:
         return LineTable(address.copy(), line.astype(np.uint32), file.astype(np.uint32), tuple(files))
 
 
-def _file_name(header: Any, index: int) -> str:
+def file_name(header: Any, index: int) -> str:
+    """The file that a number stands for in a unit's line program; empty for a number that it does not have."""
     version = header["version"]
     entries = header["file_entry"]
     position = index if version >= 5 else index - 1
