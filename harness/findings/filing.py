@@ -85,13 +85,18 @@ class Filer:
         return self.interface.calls[program[index * CALL_BYTES] % len(self.interface.calls)].name
 
     def verdict(self, program: bytes, symptom: Symptom, stop_after: int = 0) -> Verdict | None:
-        """The verdict on a program if the symptom shows, else None; a lost machine is replaced."""
-        try:
-            verdict = self.judge.judge(program, stop_after=stop_after)
-        except MachineError:
-            self.judge.executor.replace()
-            return None
-        return verdict if verdict.shows(symptom) else None
+        """The verdict on a program if the symptom shows, else None.
+
+        A machine that is lost is replaced and asked once more: it may have been the host's doing.
+        """
+        for _ in range(2):
+            try:
+                verdict = self.judge.judge(program, stop_after=stop_after)
+            except MachineError:
+                self.judge.executor.replace()
+            else:
+                return verdict if verdict.shows(symptom) else None
+        return None
 
     def first_call(self, program: bytes, symptom: Symptom) -> int | None:
         """How many calls it takes until the symptom shows; None if it does not."""
