@@ -98,9 +98,13 @@ def minimise(
         artefacts = build_of(bundle, force=force, tell=warn)
     bundle = encoded_for(bundle, Interface.load(artefacts), warn)
     budget = Budget(Limits(seconds=seconds))
-    with _replacement(bundle.path) as work, Executor(artefacts, coverage=False) as executor:
-        with working("making it smaller"), _ends_on_interrupt(budget):
-            change = improve(bundle, executor, work, budget)
+    with (
+        _replacement(bundle.path) as work,
+        Executor(artefacts, coverage=False) as executor,
+        working("making it smaller"),
+        _ends_on_interrupt(budget),
+    ):
+        change = improve(bundle, executor, work, budget)
     if change is None:
         say(f"{bundle.finding.signature} does not show, so there is nothing to go by; see 'bothworlds repro'", "yellow")
         raise typer.Exit(NOT_REPRODUCED)

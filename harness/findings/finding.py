@@ -7,6 +7,7 @@ versions come last. Findings of the first format are read as well.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from harness.findings.signature import Signature
 from harness.findings.words import HEXADECIMAL_FROM, MARK, call_words
 from harness.protocol import MAXIMUM_CALLS
+
+_HEXADECIMAL = re.compile(r"0x[0-9a-f]{1,16}")
 
 KINDS = {
     "violation": "an invariant is violated",
@@ -56,8 +59,8 @@ class Finding(BaseModel):
     also: list[str] = []
     """Signatures of what else the same program shows: one bug may break several invariants."""
     evidence: dict[str, Any] = {}
-    where: dict[str, str] = {}
-    """What lies at each address of the evidence: object, region and world."""
+    where: str = ""
+    """A line for each address of the evidence: what lies there, its region and world."""
     executions: int | None = None
     seconds: float | None = None
     interface: str = ""
@@ -72,6 +75,14 @@ class Finding(BaseModel):
     def _is_signature(cls, value: str) -> str:
         Signature.parse(value)
         return value
+
+    @field_validator("evidence", mode="before")
+    @classmethod
+    def _with_numbers(cls, value: object) -> object:
+        """Addresses that were written as text are numbers, as all others."""
+        if not isinstance(value, Mapping):
+            return value
+        return {str(name): _number_of(item) for name, item in plain(value).items()}
 
     @property
     def identity(self) -> Signature:
@@ -93,6 +104,12 @@ class Finding(BaseModel):
         return f"# {self.heading[:1].upper()}{self.heading[1:]}.\n" + to_yaml(self.model_dump(mode="python"))
 
 
+def _number_of(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_number_of(item) for item in value]
+    return int(value, 16) if isinstance(value, str) and _HEXADECIMAL.fullmatch(value) else value
+
+
 def current_format(data: dict[str, Any]) -> dict[str, Any]:
     """The fields of a finding as they are called now; what has another form than it had then is left as it is."""
     if data.get("format") != 1:
@@ -104,7 +121,7 @@ def current_format(data: dict[str, Any]) -> dict[str, Any]:
         data["qemu_command"] = shlex.join(map(str, command))
     if isinstance(calls, list):
         lines = [_old_call(call, data.get("first_call")) for call in calls if isinstance(call, dict)]
-        data["program"] = "\n".join(lines)
+        data["program"] = "".join(f"{line}\n" for line in lines)
     return data
 
 

@@ -86,25 +86,23 @@ class Places:
         symbols = self.layout.elf.symbols.values()
         return next((s.name for s in symbols if s.size and s.address <= virtual < s.address + s.size), None)
 
-    def annotate(self, evidence: Mapping[str, Any]) -> dict[str, str]:
-        """What each physical address in some evidence is, by the address as the evidence writes it."""
-        found: dict[str, str] = {}
-        for text in self.addresses(evidence):
-            address = int(text, 16)
+    def annotate(self, evidence: Mapping[str, Any]) -> str:
+        """A line for each address in some evidence: what it is, its region and world."""
+        lines = ""
+        for address in self.addresses(evidence):
             described = self.describe(address) or self.describe(self.layout.physical(address))
             if described is not None:
-                found[text] = described
-        return found
+                lines += f"{address:#x}  {described}\n"
+        return lines
 
     @staticmethod
-    def addresses(evidence: Mapping[str, Any]) -> list[str]:
-        """The numbers in some evidence that can be physical addresses or kernel pointers, in hexadecimal."""
-        texts: list[str] = []
+    def addresses(evidence: Mapping[str, Any]) -> list[int]:
+        """The numbers in some evidence that can be physical addresses or kernel pointers."""
+        found: list[int] = []
         for name, value in evidence.items():
             if NOT_PHYSICAL.search(name):
                 continue
             for item in value if isinstance(value, list) else [value]:
-                if isinstance(item, int) and not isinstance(item, bool):
-                    item = hex(item)
-                texts += [text for text in _NUMBER.findall(str(item)) if int(text, 16) >= protocol.PAGE]
-        return list(dict.fromkeys(texts))
+                numbers = [item] if isinstance(item, int) else [int(text, 16) for text in _NUMBER.findall(str(item))]
+                found += [number for number in numbers if number >= protocol.PAGE]
+        return list(dict.fromkeys(found))

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from harness.errors import FindingError
 from harness.findings.bundle import CONSOLES, REGISTERS_FILE, Bundle
 from harness.findings.words import number
@@ -27,19 +24,10 @@ def describe(bundle: Bundle) -> list[str]:
         f"program     {len(finding.program.splitlines())} calls, ended with '{finding.outcome}'",
         *(f"         {line}" for line in finding.program.splitlines()),
     ]
-    lines += [f"evidence    {line}" for line in evidence_lines(finding.evidence, finding.where)]
+    lines += [f"evidence    {name}: {number(value)}" for name, value in finding.evidence.items()]
+    lines += [f"where       {line}" for line in finding.where.splitlines()]
     lines += [f"also        {other}" for other in finding.also]
     lines.append(f"reproduce   {finding.reproduce}")
-    return lines
-
-
-def evidence_lines(evidence: Mapping[str, Any], where: Mapping[str, str]) -> list[str]:
-    """Evidence, one line a name, with what lies at its addresses."""
-    lines = []
-    for name, value in evidence.items():
-        text = number(value)
-        meant = [f"{address} is {what}" for address, what in where.items() if address in text.split()]
-        lines.append(f"{name}: {text}" + (f"   ({'; '.join(meant)})" if meant else ""))
     return lines
 
 

@@ -89,5 +89,5 @@ def program_words(
         line = f"{MARK if index == marked else '  '} {index:>3}  {call_words(call)}"
         if results is not None and layout is not None and index < len(results):
             line += f" = {result_words(results[index], layout)}"
-        lines.append(line)
-    return "\n".join(lines)
+        lines.append(f"{line}\n")
+    return "".join(lines)
