@@ -13,10 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fuzz import worker
 from fuzz.messages import Found, Progress, Ready, Repeated, Stop, Trouble, WorkerSettings
@@ -24,6 +28,8 @@ from fuzz.mutators import Choice
 from fuzz.statistics import Totals, merge
 from harness.build.artefacts import Artefacts
 from harness.build.blocks import StaticBlocks, static_blocks
+from harness.coverage import report
+from harness.coverage.record import BuildCoverage
 from harness.errors import EnvironmentFailure, InputError, OutputError
 
 RESTARTS = 3
@@ -109,6 +115,35 @@ class Campaign:
             table[name] = {"blocks_hit": count, "blocks_total": int(mask.sum())}
         return table
 
+    @cached_property
+    def built(self) -> BuildCoverage | None:
+        """What coverage of this build means, None without coverage. The first time takes a second."""
+        return BuildCoverage.of(self.settings.artefacts) if self.blocks is not None else None
+
+    def hit(self) -> NDArray[np.uint8]:
+        """Not zero for each block that was hit, u8[blocks]; all zero before the first report of a worker."""
+        count = len(self.blocks) if self.blocks is not None else 0
+        return self.totals.hit if len(self.totals.hit) == count else np.zeros(count, np.uint8)
+
+    def functions(self) -> list[report.FunctionCoverage]:
+        """Coverage by function; empty without coverage."""
+        return self.built.by_function(self.hit()) if self.built is not None else []
+
+    def wrong_coverage(self) -> list[str]:
+        """Blocks that were hit although they are said to be unreachable."""
+        return self.built.wrong(self.hit()) if self.built is not None else []
+
+    def _coverage_json(self) -> dict[str, Any]:
+        functions = self.functions()
+        coverage: dict[str, Any] = {name: dict(part) for name, part in self.coverage().items()}
+        for name, part in report.by_component(functions).items():
+            coverage[name]["blocks_unreachable"] = part.unreachable
+        return {
+            "coverage": coverage,
+            "functions": report.to_json(functions),
+            "unreachable_but_hit": self.wrong_coverage(),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """What `fuzz --json` writes."""
         totals = self.totals
@@ -120,7 +155,7 @@ class Campaign:
             "executions": totals.executions,
             "calls": totals.calls,
             "executions_per_second": round(self.rate, 1),
-            "coverage": self.coverage(),
+            **self._coverage_json(),
             "labels": totals.labels(self.labels),
             "outcomes": dict(totals.outcomes),
             "invariants": {

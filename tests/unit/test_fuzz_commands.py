@@ -43,6 +43,7 @@ def campaign(tmp_path: Path, *findings: tuple[str, str, float]) -> Campaign:
         outcomes=Counter({"blocked": 1}),
     )
     one.worker_seconds[0], one.seconds = 2.0, 3.0
+    one.built = None
     for signature, invariant, seconds in findings:
         path = tmp_path / signature.replace(":", "-")
         one.findings[signature] = FindingSummary(signature, "violation", invariant, "why", path, 1, 5, seconds, 7)
