@@ -22,7 +22,16 @@ from fuzz.commands.options import (
 )
 from fuzz.mutators import Choice
 from fuzz.targets import DEFAULT_TARGET, load_target
-from harness.commands.options import ConfigOption, ExtraPatchOption, ReleaseOption, built, extra_patches
+from harness.commands.options import (
+    ConfigOption,
+    ExtraPatchOption,
+    FirmwareOption,
+    KernelSourceOption,
+    NoSeriesOption,
+    ReleaseOption,
+    built,
+    extra_patches,
+)
 from harness.configs import DEFAULT_CONFIG
 
 
@@ -40,6 +49,9 @@ def fuzz(
     ),
     json_file: JsonOption = None,
     extra_patch: ExtraPatchOption = None,
+    kernel_source: KernelSourceOption = None,
+    no_series: NoSeriesOption = False,
+    firmware: FirmwareOption = None,
     check_every: Annotated[
         int, typer.Option("--check-every", min=1, help="Judge by all invariants every N executions.")
     ] = 500,
@@ -53,7 +65,14 @@ def fuzz(
 
     load_target(target)
     prepare_directory(out)
-    artefacts = built(config, release=release, extra=extra_patch)
+    artefacts = built(
+        config,
+        release=release,
+        extra=extra_patch,
+        kernel_source=kernel_source,
+        no_series=no_series,
+        firmware=firmware,
+    )
     settings = CampaignSettings(
         artefacts,
         out,

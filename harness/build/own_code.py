@@ -76,9 +76,9 @@ def source_patch(tree: Path, *, series: bool = True) -> Path | None:
                 target = plain / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(tree / name, target)
-            _take_back(plain, patches)
+            kept = _take_back(plain, patches)
             text = _difference(pinned, plain)
-            _check_series(plain, patches, tree)
+            _check_series(plain, patches, kept, tree)
         if text:
             header = "SPDX-License-Identifier: GPL-2.0-only\nSubject: A user's kernel tree\n\nOf --kernel-source.\n\n"
             (directory / SOURCE_PATCH).write_bytes((header + text).encode("utf-8", "surrogateescape"))
@@ -121,26 +121,30 @@ def _is_left_over(path: Path) -> bool:
     return path.suffix in _SKIPPED_SUFFIXES or path.name in _GENERATED or path.name.endswith("~")
 
 
-def _take_back(plain: Path, patches: list[Path]) -> None:
-    """Take back those patches that the tree holds, the last one first."""
+def _take_back(plain: Path, patches: list[Path]) -> dict[Path, PatchError]:
+    """Take back those patches that the tree holds, the last one first; why the others could not be."""
+    kept = {}
     for path in reversed(patches):
         try:
             apply_patch(reversed_patch(read_patch(path)), plain)
-        except PatchError:
-            continue  # not in the tree, or changed there: applying the series will tell
+        except PatchError as error:  # not in the tree, or changed there: applying the series will tell
+            kept[path] = error
+    return kept
 
 
-def _check_series(plain: Path, patches: list[Path], tree: Path) -> None:
+def _check_series(plain: Path, patches: list[Path], kept: dict[Path, PatchError], tree: Path) -> None:
     """Apply the whole series to a scratch tree; says what to do where it does not fit the user's changes."""
+    wrong = None
     for path in patches:
         try:
             apply_patch(read_patch(path), plain)
         except PatchError as error:
-            reason = str(error).partition(";")[0]
-            raise PatchError(
-                f"--kernel-source {tree}: {reason}. The tree neither holds this patch as it is nor takes it; "
-                "with --no-series the tree is built as it stands"
-            ) from error
+            wrong = kept.get(path, error)
+    # A change in one patch's lines keeps all earlier ones that share them from being taken back: the last is the one.
+    if wrong is not None:
+        reason = str(wrong).partition("; make the patch")[0]
+        reason = reason.replace("does not apply", "is neither there as it is, nor applies")
+        raise PatchError(f"--kernel-source {tree}: {reason}; --no-series builds the tree as it stands") from wrong
 
 
 def _difference(pinned: Path, plain: Path) -> str:
