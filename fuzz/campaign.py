@@ -129,9 +129,29 @@ class Campaign:
         """Coverage by function; empty without coverage."""
         return self.built.by_function(self.hit()) if self.built is not None else []
 
+    def components(self) -> dict[str, report.ComponentCoverage]:
+        """The sums over a component's functions; empty without coverage."""
+        if self.built is not None:
+            return report.by_component(self.functions())
+        return {
+            name: report.ComponentCoverage(part["blocks_hit"], part["blocks_total"], 0)
+            for name, part in self.coverage().items()
+        }
+
     def wrong_coverage(self) -> list[str]:
         """Blocks that were hit although they are said to be unreachable."""
         return self.built.wrong(self.hit()) if self.built is not None else []
+
+    def save_coverage(self) -> None:
+        """Leave the blocks that were hit in the campaign's directory; raises OutputError."""
+        if self.built is not None:
+            self.built.save(self.settings.directory, self.hit())
+
+    def write_lcov(self, path: Path) -> None:
+        """Write coverage for genhtml; raises OutputError, and InputError for a campaign without coverage."""
+        if self.built is None:
+            raise InputError("--lcov: a campaign without coverage has nothing to write; leave out --no-coverage")
+        self.built.write_lcov(path, self.hit(), title=self.settings.target)
 
     def _coverage_json(self) -> dict[str, Any]:
         functions = self.functions()

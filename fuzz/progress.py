@@ -86,9 +86,11 @@ def summary(campaign: Campaign) -> None:
     settings = campaign.settings
     say(f"{settings.target}: {campaign.seconds:.1f} s, {settings.workers} workers, seed {settings.seed}")
     say(f"  {totals.executions} executions of {totals.calls} calls, {campaign.rate:.0f} a second")
-    for name, part in campaign.coverage().items():
-        total = part["blocks_total"]
-        say(f"  {name}: {part['blocks_hit']} of {total} reachable blocks ({part['blocks_hit'] / max(1, total):.0%})")
+    for name, part in campaign.components().items():
+        share = f"{part.share:.1%}; {part.unreachable} more cannot be reached"
+        say(f"  {name}: {part.hit} of {part.reachable} reachable blocks ({share})")
+    for wrong in campaign.wrong_coverage():
+        say(f"  hit, although the list says that it cannot be reached: {wrong}", "yellow")
     if totals.outcomes:
         ends = ", ".join(f"{name} {count}" for name, count in totals.outcomes.most_common())
         done = totals.executions - sum(totals.outcomes.values())

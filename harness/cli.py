@@ -20,7 +20,7 @@ from typing import NoReturn
 import typer
 
 from harness import plugins
-from harness.commands import boot, build, check, doctor, findings, run
+from harness.commands import boot, build, check, coverage, doctor, findings, run
 from harness.commands.output import errors, fail, warn
 from harness.errors import BothworldsError, InputError
 
@@ -36,6 +36,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     boot.boot,
     check.check,
     run.run,
+    coverage.coverage,
     findings.show,
     findings.repro,
     findings.minimise,

@@ -58,6 +58,9 @@ def fuzz(
     no_coverage: NoCoverageOption = False,
     mutators: MutatorsOption = Choice.BOTH,
     release: ReleaseOption = False,
+    lcov: Annotated[
+        Path | None, typer.Option("--lcov", metavar="FILE", help="Write coverage there, for genhtml.")
+    ] = None,
 ) -> None:
     """Fuzz a target: programs chosen by coverage, each judged. Exit code 1 if something was found."""
     from fuzz.campaign import CampaignSettings, prepare_directory, run_campaign
@@ -89,6 +92,9 @@ def fuzz(
     with Progress(target) as progress:
         campaign = run_campaign(settings, progress.watch)
     summary(campaign)
+    campaign.save_coverage()
+    if lcov is not None:
+        campaign.write_lcov(lcov)
     if json_file is not None:
         write_json(json_file, campaign.to_json())
     if campaign.findings:

@@ -55,7 +55,7 @@ class BuildCoverage:
     @classmethod
     def of_files(cls, files: dict[str, Path], *, release: bool) -> BuildCoverage:
         """That of the ELF files of a build, by component."""
-        source = SourceMap.of(files)
+        source = SourceMap.of_files(files)
         return cls(source, Unreachable.load(source, release=release), files, release)
 
     @property

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.build.artefacts import PROJECT
-from harness.build.blocks import StaticBlocks, blocks_of_files
+from harness.build.artefacts import PROJECT, Artefacts
+from harness.build.blocks import StaticBlocks, blocks_of_files, covered_files
 from harness.build.kernel import SOURCE_NAME
 from harness.coverage.functions import Frame, Function, SourceFunctions, written_function
 from harness.errors import InputError
@@ -37,7 +37,12 @@ class SourceMap:
         self._texts: dict[tuple[str, str], tuple[str, ...]] = {}
 
     @classmethod
-    def of(cls, files: dict[str, Path]) -> SourceMap:
+    def of(cls, artefacts: Artefacts) -> SourceMap:
+        """The map of a build."""
+        return cls.of_files(covered_files(artefacts))
+
+    @classmethod
+    def of_files(cls, files: dict[str, Path]) -> SourceMap:
         """The map of a build, given its ELF files by component; the sources lie beside them, or in the project."""
         return cls(blocks_of_files(files), files, {name: (path.parent, PROJECT) for name, path in files.items()})
 

@@ -72,7 +72,7 @@ def test_the_summary_tells_a_person_how_to_reproduce(tmp_path: Path, capsys: pyt
     progress.summary(one)
     output = capsys.readouterr().out
     assert output.count("finding after 0.5 s: a:b:c") == 1
-    assert "1 of 2 reachable blocks (50%)" in output and "done 9, blocked 1" in output
+    assert "1 of 2 reachable blocks (50.0%; 0 more cannot be reached)" in output and "done 9, blocked 1" in output
     assert f"bothworlds repro {tmp_path / 'a-b-c'}" in output
     progress.summary(campaign(tmp_path))
     assert "Nothing was found." in capsys.readouterr().out
