@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.invariants.definitions import Context, Judgement, invariant
+from harness.invariants.definitions import MAXIMUM_VIOLATIONS, Context, Judgement, invariant
 from harness.kernel_state.capabilities import CapTable, Indices
 from harness.kernel_state.memory import Words
 
@@ -61,7 +61,7 @@ def valid_untyped(context: Context) -> Judgement:
     crossing = ((first > 0) & (before >= base)) | ((behind > first) & (inside > last))
     # An object that begins in the free part, or reaches into it.
     in_use = (free <= last) & ((in_free < behind) | ((in_free > first) & (below >= free)))
-    for index in np.flatnonzero(crossing | in_use).tolist():
+    for index in np.flatnonzero(crossing | in_use).tolist()[:MAXIMUM_VIOLATIONS]:
         row = int(rows[index])
         low, high = int(base[index] if crossing[index] else free[index]), int(last[index])
         guilty = order[(start <= np.uint64(high)) & (end >= np.uint64(low))]
@@ -89,24 +89,24 @@ def untyped_inc(context: Context) -> Judgement:
     if len(rows) < 2:
         return judgement
     derivation = context.state.derivation
-    descendants = derivation.descendants
     rows, outside = derivation.untypeds
-    lasts = caps.last[rows].tolist()
-    frees = free_start(caps, rows).tolist()
-    for index, outer in enumerate(outside.tolist()):
-        if outer < 0:
-            continue
-        row, above = int(rows[index]), int(rows[outer])
-        wrong = ""
-        if lasts[index] > lasts[outer]:
+    inner = np.flatnonzero(outside >= 0)
+    row, above = rows[inner], rows[outside[inner]]
+    overlaps = caps.last[row] > caps.last[above]
+    stranger = ~derivation.descendants.hold(above, row)
+    free = caps.last[row] >= free_start(caps, above)
+    for index in np.flatnonzero(overlaps | stranger | free).tolist()[:MAXIMUM_VIOLATIONS]:
+        if overlaps[index]:
             wrong = "overlaps another untyped that does not hold it"
-        elif not descendants.holds(above, row):
+        elif stranger[index]:
             wrong = "lies in another untyped from which it does not descend"
-        elif lasts[index] >= frees[outer]:
+        else:
             wrong = "lies in the free part of the untyped that holds it"
-        if wrong:
-            inner = caps.describe(row)
-            judgement.fail(
-                f"untyped_cap at {inner['slot']} {wrong}", "untyped_cap", inner=inner, outer=caps.describe(above)
-            )
+        described = caps.describe(int(row[index]))
+        judgement.fail(
+            f"untyped_cap at {described['slot']} {wrong}",
+            "untyped_cap",
+            inner=described,
+            outer=caps.describe(int(above[index])),
+        )
     return judgement

@@ -14,6 +14,8 @@ from harness.kernel_state.memory import Words
 
 Array = np.ndarray[Any, Any]
 
+_WORD_BITS = 64
+
 
 @dataclass(frozen=True)
 class Chains:
@@ -50,37 +52,51 @@ def chains(caps: CapTable) -> Chains:
 
 
 class Descendants:
-    """Which slots descend from an untyped: the run behind it that isMDBParentOf accepts."""
+    """Which slots descend from an untyped: the run behind it that isMDBParentOf accepts.
+
+    Runs are measured in powers of two, by the lowest base and the highest end of each 2^k slots in
+    order: whatever memory holds, many untypeds cost no more than n log(n).
+    """
 
     def __init__(self, caps: CapTable, known: Chains) -> None:
         self._caps, self._chains = caps, known
         order = known.order
-        self._base, self._last = caps.base[order], caps.last[order]
-        self._physical, self._chain = caps.physical[order], known.chain[order]
-        self._ends: dict[int, int] = {}
+        # What is no object in memory lies inside of nothing.
+        physical = caps.physical[order]
+        self._lowest = [np.where(physical, caps.base[order], np.uint64(0))]
+        self._highest = [np.where(physical, caps.last[order], ~np.uint64(0))]
+        while 1 << len(self._lowest) <= len(order):
+            half = 1 << (len(self._lowest) - 1)
+            low, high = self._lowest[-1], self._highest[-1]
+            self._lowest.append(np.minimum(low[:-half], low[half:]))
+            self._highest.append(np.maximum(high[:-half], high[half:]))
+        chain = known.chain[order]
+        starts = np.flatnonzero(np.append(True, chain[1:] != chain[:-1])) if len(chain) else np.zeros(0, np.int64)
+        limits = np.append(starts[1:], len(order))
+        self._limit = np.repeat(limits, limits - starts) if len(starts) else starts
 
-    def end(self, parent: int) -> int:
-        """Position behind the last descendant of a row."""
-        if parent not in self._ends:
-            caps, at = self._caps, int(self._chains.position[parent])
-            if not caps.revocable[parent]:
-                self._ends[parent] = at + 1
-            else:
-                tail = slice(at + 1, None)
-                inside = (
-                    self._physical[tail]
-                    & (self._base[tail] >= caps.base[parent])
-                    & (self._last[tail] <= caps.last[parent])
-                    & (self._chain[tail] == self._chains.chain[parent])
-                )
-                stop = int(np.argmin(inside)) if len(inside) and not inside.all() else len(inside)
-                self._ends[parent] = at + 1 + stop
-        return self._ends[parent]
+    def ends(self, parents: Indices) -> Indices:
+        """Position behind the last descendant of each of some rows."""
+        caps = self._caps
+        at = self._chains.position[parents] + 1
+        limit = np.where(caps.revocable[parents], self._limit[at - 1], at)
+        base, last = caps.base[parents], caps.last[parents]
+        for step in reversed(range(len(self._lowest))):
+            low, high = self._lowest[step], self._highest[step]
+            where = np.minimum(at, len(low) - 1)
+            inside = (at + (1 << step) <= limit) & (low[where] >= base) & (high[where] <= last)
+            at = at + (inside.astype(np.int64) << step)
+        return at
+
+    def hold(self, parents: Indices, children: Indices) -> Array:
+        """Whether each of `children` descends from the parent beside it."""
+        position = self._chains.position
+        found: Array = (position[parents] < position[children]) & (position[children] < self.ends(parents))
+        return found
 
     def holds(self, parent: int, child: int) -> bool:
         """Whether `child` descends from `parent`."""
-        at = int(self._chains.position[child])
-        return int(self._chains.position[parent]) < at < self.end(parent)
+        return bool(self.hold(np.array([parent]), np.array([child]))[0])
 
 
 class Derivation:
@@ -122,16 +138,29 @@ class Derivation:
         return rows, outer
 
     def innermost(self, base: Words, last: Words) -> Indices:
-        """Row of the innermost untyped that holds each `[base, last]`; -1 where none does."""
+        """Row of the innermost untyped that holds each `[base, last]`; -1 where none does.
+
+        Among untypeds that cross each other, which no kernel makes, it may be missed.
+        """
         caps = self._caps
         rows, outer = self.untypeds
         if not len(rows):
             return np.full(len(base), -1, np.int64)
         ends = caps.last[rows]
+        larger = self._larger(ends.tolist(), outer.tolist())
         at = np.searchsorted(caps.base[rows], base, side="right") - 1
-        # Each step leads to an untyped further outside, which stands further in front.
-        while True:
+        # Each step leads further outside, to an untyped with more bits.
+        for _ in range(_WORD_BITS):
             wrong = np.flatnonzero((at >= 0) & (ends[at] < last))
             if not len(wrong):
-                return np.where(at >= 0, rows[at], -1)
-            at[wrong] = outer[at[wrong]]
+                break
+            at[wrong] = larger[at[wrong]]
+        return np.where((at >= 0) & (ends[at] >= last), rows[at], -1)
+
+    @staticmethod
+    def _larger(ends: list[int], outer: list[int]) -> Indices:
+        """For each untyped, the next one outside that ends behind it (-1: none)."""
+        larger: list[int] = []
+        for index, outside in enumerate(outer):
+            larger.append(outside if outside < 0 or ends[outside] > ends[index] else larger[outside])
+        return np.array(larger, np.int64)
