@@ -9,12 +9,13 @@ TIME ?= 60
 OPTIONS ?=
 BIN := .venv/bin
 
-.PHONY: help setup fuzz test lint planted bench clean
+.PHONY: help setup fuzz test test-backports lint planted bench clean
 
 help:
 	@echo "make setup    install what is missing, and a virtual environment in .venv"
 	@echo "make fuzz     set up, then fuzz seL4's invocations for TIME=$(TIME) seconds"
 	@echo "make test     set up, then all checks and tests"
+	@echo "make test-backports   the tests with real boots on the QEMU of Debian's backports, which is not installed"
 	@echo "make planted  set up, then campaigns against the planted bugs"
 	@echo "make bench    set up, then measure speeds"
 	@echo "make clean    remove .venv and everything that was built"
@@ -33,6 +34,10 @@ lint: setup
 
 test: lint
 	$(BIN)/pytest
+
+test-backports: setup
+	@harness/fetch_qemu.sh .qemu-backports
+	BOTHWORLDS_QEMU=.qemu-backports/root $(BIN)/pytest tests/system
 
 planted: setup
 	@$(BIN)/bothworlds planted $(OPTIONS)

@@ -109,7 +109,7 @@ make_environment() {
 
 clean() {
     say "removing .venv and what the tools left (findings/ and corpus/ stay)"
-    rm -rf .venv .setup.lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis ./*.egg-info
+    rm -rf .venv .qemu-backports .setup.lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis ./*.egg-info
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
     # A directory that the user chose may hold other things too.
     if [[ -n ${BOTHWORLDS_CACHE:-} ]]; then
