@@ -119,6 +119,10 @@ class WorldChanges:
         for name in (*world.WINDOW_TABLES, "armKSASIDTable"):
             if name in layout.types.variables:
                 self._mark(state.global_address(name) - ram.base, layout.variable(name).size, _FIXED)
+        for name in ("intStateIRQNode", "ksIdleThread"):
+            offset = state.global_address(name) - ram.base
+            if self._kinds[offset >> PAGE_BITS] in (0, _FIXED):
+                self._mark(offset, layout.variable(name).size, _FIXED)
         self._interesting = self._kinds != 0
         self._all_masks = self._masks.reshape(-1)
         self._kind_of = self._kinds.tobytes()
@@ -200,6 +204,9 @@ class WorldChanges:
             else:
                 # An ASID pool that is not among the snapshot's makes new address spaces: see the full check.
                 verdict = _Verdict(name != "asid_pool_cap" or self._pool_known(base), False)
+        elif name == "reply_cap" and (thread := self._replied(caps)) is not None:
+            first = (thread - ram.base) >> self._layout.slot_bits
+            verdict = _Verdict(True, False, first, self._layout.tcb_slots, first + self._buffer_index, leads=True)
         else:
             badged = name == "smc_cap" and int(caps.badge[0]) != 0
             verdict = _Verdict(name in self._layout.cap_types, name == "null_cap", badged=badged)
@@ -207,6 +214,12 @@ class WorldChanges:
             self._verdicts.clear()
         self._verdicts[key] = verdict
         return verdict
+
+    def _replied(self, caps: CapTable) -> int | None:
+        """The thread object that the first of some capabilities replies to, if it lies in secure RAM."""
+        pointer = int(caps.field("reply_cap", "capTCBPtr", np.zeros(1, np.int64))[0])
+        thread = self._layout.physical(pointer) & -(1 << self._layout.tcb_bits)
+        return thread if self._state.ram.holds(thread, 1 << self._layout.tcb_bits) else None
 
     def _pool_known(self, base: int) -> bool:
         return any(address == base for _, address in self._state.asid_pools)

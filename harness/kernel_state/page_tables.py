@@ -22,9 +22,6 @@ LEVELS = 4
 LEVEL_NAMES = ("page global directory", "page upper directory", "page directory", "page table")
 LEVEL_SHIFT = (39, 30, 21, 12)
 """Binary logarithm of the bytes that one entry of a level translates."""
-MAXIMUM_TABLES = 1 << 14
-"""Bound of a walk: more tables than this can only come from corrupt memory."""
-
 _ONE = np.uint64(1)
 _TYPE = np.uint64(3)
 _ADDRESS = np.uint64(((1 << 48) - 1) & -(1 << PAGE_BITS))
@@ -46,7 +43,7 @@ class Walk:
 
     roots: Words
     overflow: bool
-    """The walk was given up at MAXIMUM_TABLES."""
+    """The walk was given up: there were more tables than memory has pages."""
     tables: int
     """Tables that were read."""
     root: Array
@@ -83,7 +80,7 @@ def walk(ram: Ram, roots: Sequence[int], *, upper: bool = False) -> Walk:
     """Walk the tables below the given roots (physical addresses of level-0 tables).
 
     `upper`: the tables translate the upper half of the address space (TTBR1). Tables outside of
-    `ram` are reported and not followed. Never loops: four levels, MAXIMUM_TABLES tables.
+    `ram` are reported and not followed. Never loops: four levels, as many tables as `ram` has pages.
     """
     table = np.array(roots, np.uint64).reshape(-1)
     root = np.arange(len(table))
@@ -123,7 +120,8 @@ def walk(ram: Ram, roots: Sequence[int], *, upper: bool = False) -> Walk:
         parts.append((root[row], levels, table[row], index, entry, first, leaf, base, bits, ns, malformed, stray))
         follow = np.flatnonzero(is_table & ~stray)
         count += len(follow)
-        if count > MAXIMUM_TABLES:
+        # The kernel uses each table once, so more tables than pages can only come from corrupt memory.
+        if count > len(ram.pages):
             overflow = True
             break
         table, root, virtual, ns_above = base[follow], root[row[follow]], first[follow], ns[follow]

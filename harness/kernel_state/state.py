@@ -238,7 +238,8 @@ class KernelState:
         """
         bits = self.layout.slot_bits
         first = np.uint64(self.ram.base)
-        links = np.unique(links[(links >= first) & ((links - first) >> np.uint64(bits) < len(self.ram.slots))])
+        links = np.sort(links[(links >= first) & ((links - first) >> np.uint64(bits) < len(self.ram.slots))])
+        links = links[np.append(True, links[1:] != links[:-1])] if len(links) else links
         where = ((links - first) >> np.uint64(bits)).astype(np.int64)
         table = CapTable(self.layout, links, self.ram.slots[where], np.zeros(len(where), np.int64), where)
         rows = table.of("zombie_cap")
