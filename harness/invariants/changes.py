@@ -44,6 +44,8 @@ _PAGE_SHIFT = np.uint64(PAGE_BITS)
 _PAGE_WORD_SHIFT = PAGE_BITS - 3
 _TTBR_ADDRESS = ((1 << 48) - 1) & ~1
 _CACHE_LIMIT = 1 << 17
+_MANY = 1 << 14
+"""From so many words, or slots behind new capabilities, on the full check is faster."""
 
 
 def _word(name: str) -> int:
@@ -298,12 +300,13 @@ class WorldChanges:
 class _Work:
     """What one program's changes lead to."""
 
-    __slots__ = ("_changed", "_ram", "_seen", "_tables", "_world", "addresses", "links")
+    __slots__ = ("_changed", "_followed", "_ram", "_seen", "_tables", "_world", "addresses", "links")
 
     def __init__(self, world: WorldChanges, ram: Ram) -> None:
         self._world = world
         self._ram = ram
         self._changed: set[int] | None = None
+        self._followed = 0
         self._tables: dict[int, int] = {}
         """Tables that are new: level by page."""
         self._seen: set[tuple[int, int]] = set()
@@ -316,6 +319,8 @@ class _Work:
         """Judge words of the snapshot's slots and tables that changed: their number in secure RAM, and their pair."""
         world = self._world
         kinds, buffers, verdicts = world._kind_of, world._buffer_slots, world._verdicts
+        if len(where) > _MANY:
+            return False
         last = -1
         for at, (low, high) in zip(where, pairs, strict=True):
             kind = kinds[at >> _PAGE_WORD_SHIFT]
@@ -365,6 +370,9 @@ class _Work:
                 continue
             part = self._ram.slots[first : first + count]
             used = (part[:, 0] | part[:, 1]).nonzero()[0]
+            self._followed += len(used)
+            if self._followed > _MANY:
+                return False
             for slot, (low, high) in zip((used + first).tolist(), part[used, :2].tolist(), strict=True):
                 inner = world._verdicts.get((low, high)) or world._verdict((low, high))
                 if not inner.good or (slot == verdict.buffer_slot and not inner.buffer):
