@@ -118,7 +118,7 @@ class Damage:
         self.memory.fill(target, self.memory.words[source : source + size].copy())
 
     def derivation_loop(self, choice: random.Random) -> None:
-        """mdbNext (or mdbPrev) leads back: to the same slot, or round a few."""
+        """A link of the mapping database leads back: to the same slot, or round a few."""
         node = self.layout.block("mdb_node")
         slots = choice.sample(self.places.slots, min(len(self.places.slots), choice.choice((1, 1, 2, 3, 50))))
         field = node[choice.choice(("mdbNext", "mdbPrev"))]
@@ -191,7 +191,8 @@ class Damage:
         count = len(memory.words) - start
         way = choice.randrange(4)
         if way == 0:
-            memory.fill(start, np.random.Generator(np.random.PCG64(choice.getrandbits(32))).integers(0, ALL, count, np.uint64))
+            noise = np.random.default_rng(choice.getrandbits(32))
+            memory.fill(start, noise.integers(0, ALL, count, np.uint64))
         elif way == 1:
             memory.fill(start, np.full(count, choice.choice((0, ALL, self._value(choice) & ALL)), np.uint64))
         else:

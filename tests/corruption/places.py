@@ -44,7 +44,7 @@ class Scratch:
     def view(self, address: int, size: int) -> Bytes:
         """Array over physical memory; ImageError where there is none."""
         offset = address - self.base
-        if 0 <= offset and offset + size <= len(self.bytes):
+        if offset >= 0 and offset + size <= len(self.bytes):
             return self.bytes[offset : offset + size]
         return self._image.view(address, size)
 
