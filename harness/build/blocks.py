@@ -30,6 +30,8 @@ _ENDS = {"b", "br", "ret", "eret", "brk", "hlt", "udf"}
 _PADDING = {"nop", "udf"}
 _HALTS = {"halt", "_fail", "_assert_fail", "panic"}
 """Functions in which kernel and firmware end after a failed assertion or an exception of their own."""
+_BETWEEN_PROGRAMS = ("park_pc", "publish", "resume", "restore", "mix_banks")
+"""Functions of the firmware that lead from one program to the next, by how their names begin."""
 _LAST_IMMEDIATE = re.compile(r"#(0x[0-9a-f]+|\d+)$")
 _TABLE_WINDOW = 48
 _VECTORS = 16
@@ -83,6 +85,17 @@ class StaticBlocks:
     def reachable(self) -> Array:
         """Mask (bool, one a block) of the blocks that can run after boot."""
         return self._reachable
+
+    def between_programs(self) -> Array:
+        """Mask (bool, one a block) of the firmware's way from one program to the next.
+
+        What that executes depends on both programs, so it is coverage of neither, and is not counted.
+        """
+        mask: Array = np.zeros(len(self), np.bool_)
+        if "firmware" in self.components:
+            functions = [index for index, name in enumerate(self.functions) if name.startswith(_BETWEEN_PROGRAMS)]
+            mask = np.isin(self.function, functions) & self.of("firmware")
+        return mask
 
     def of(self, component: str) -> Array:
         """Mask (bool, one a block) of the blocks of one component."""

@@ -112,6 +112,8 @@ class Unreachable:
         for entry in self.entries:
             for block in self.covered(entry):
                 found.setdefault(block, Exclusion(entry.kind, entry.reason))
+        for block in np.flatnonzero(blocks.reachable() & blocks.between_programs()).tolist():
+            found.setdefault(block, Exclusion(Kind.HARNESS, "leads from one program to the next, and is not counted"))
         for block in np.flatnonzero(blocks.reachable() & (np.asarray(blocks.halts) != 0)).tolist():
             found.setdefault(block, Exclusion(Kind.ASSERTION, "leads only to a failed assertion or a halt"))
         return found

@@ -40,10 +40,6 @@ if TYPE_CHECKING:
 NONCE = 0x9D5A_3C71_E0B4_826F
 """What a victim shows in x0 to end a program. Fixed, so that executions are repeatable; no program learns it."""
 
-BETWEEN_PROGRAMS = ("park_pc", "publish", "resume", "restore", "mix_banks")
-"""Functions of the firmware that lead from one program to the next, by how their names begin. What they execute
-depends on both programs, so it is coverage of neither."""
-
 FROM_SNAPSHOT = Command.RESTORE_REGISTERS | Command.INVALIDATE_TLB
 
 _ORDINARY: dict[int, Outcome] = {
@@ -98,9 +94,7 @@ class Executor:
         self._used = MAXIMUM_CALLS
 
         counted = np.asarray(self.blocks.address)
-        functions = [i for i, name in enumerate(self.blocks.functions) if name.startswith(BETWEEN_PROGRAMS)]
-        between = np.isin(self.blocks.function, functions) & self.blocks.of("firmware")
-        numbers = np.flatnonzero(~between).astype(np.uint64) if coverage else None
+        numbers = np.flatnonzero(~self.blocks.between_programs()).astype(np.uint64) if coverage else None
         watched = interrupt_writes(self._kernel.elf)
         self._shared = Shared.create(artefacts, counted, numbers, watched)
         self.control = Control(self._shared.control)
