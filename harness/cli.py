@@ -40,6 +40,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     findings.show,
     findings.repro,
     findings.minimise,
+    findings.export,
 )
 
 

@@ -29,8 +29,27 @@ from harness.packages import tool
 
 SNAPSHOT_SYMBOL = "program_parked"
 """Where the firmware starts a program from flash."""
-ENTRY_SYMBOL = "el0_sync"
-"""Where a system call, or a fault, of a thread enters the kernel."""
+ENTRY_SYMBOLS = ("el0_sync", "el0_irq")
+"""Where a system call, a fault or an interrupt of a thread enters the kernel."""
+
+
+def lead_to_call(artefacts: Artefacts, call: int, label: str) -> list[str]:
+    """Commands of gdb that lead a machine with a program in its flash from reset to right before a call."""
+    exchange = artefacts.config.exchange.base + kernel_window(Elf(artefacts.kernel_elf))
+    fields = protocol.EXCHANGE.fields
+    assert fields is not None
+
+    def word(name: str) -> str:
+        return f"*(unsigned long *){exchange + fields[name][1]:#x}"
+
+    condition = f"{word('calls')} != 0 && {word('current_call')} == {call} && {word('next_call')} > {call}"
+    return [
+        f"tbreak *{SNAPSHOT_SYMBOL}",
+        "continue",
+        *(f"break *{symbol} if {condition}" for symbol in ENTRY_SYMBOLS),
+        "continue",
+        rf'printf "\nStopped right before call {call} ({label}): x0 capability, x1 message, x7 call.\n"',
+    ]
 
 
 class Replay:
@@ -59,17 +78,6 @@ class Replay:
 
     def script(self) -> list[str]:
         """Commands of gdb that lead to the call."""
-        kernel = Elf(self.artefacts.kernel_elf)
-        exchange = self.artefacts.config.exchange.base + kernel_window(kernel)
-        fields = protocol.EXCHANGE.fields
-        assert fields is not None
-
-        def word(name: str) -> str:
-            return f"*(unsigned long *){exchange + fields[name][1]:#x}"
-
-        condition = (
-            f"{word('calls')} != 0 && {word('current_call')} == {self.call} && {word('next_call')} > {self.call}"
-        )
         return [
             "set confirm off",
             "set pagination off",
@@ -77,11 +85,7 @@ class Replay:
             f"directory {shlex.quote(str(PROJECT))}",
             *(f"add-symbol-file {shlex.quote(str(path))}" for path in self._more_symbols()),
             f"target remote {self._qemu.gdb_target}",
-            f"tbreak *{SNAPSHOT_SYMBOL}",
-            "continue",
-            f"break *{ENTRY_SYMBOL} if {condition}",
-            "continue",
-            rf'printf "\nStopped right before call {self.call} ({self.label}): x0 capability, x1 message, x7 call.\n"',
+            *lead_to_call(self.artefacts, self.call, self.label),
         ]
 
     def _more_symbols(self) -> Sequence[object]:

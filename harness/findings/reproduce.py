@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.build.artefacts import Artefacts
 from harness.errors import FindingError, MachineError, StageTimeout
@@ -24,11 +25,14 @@ from harness.findings.bundle import (
     hash_mismatches,
 )
 from harness.findings.filing import Filer
-from harness.findings.judge import HANGS, HARNESS_DEFECT, Judge, of_outcome
+from harness.findings.judge import HANGS, HARNESS_DEFECT, Judge, of_outcome, of_violations
 from harness.findings.signature import BEFORE_ANY_CALL, Signature, Symptom, signature_of
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
 from harness.protocol import CALL_BYTES
+
+if TYPE_CHECKING:
+    from harness.execution.executor import Executor
 
 Tell = Callable[[str], None]
 """Called with what a person should know and that is no error."""
@@ -165,21 +169,27 @@ def _from_cold(bundle: Bundle, artefacts: Artefacts, filer: Filer, wanted: Signa
     """One cold boot. It cannot stop after each call, so the label is taken from the finding's own program."""
     from harness.execution.executor import Executor
 
-    calls = len(bundle.program) // CALL_BYTES
     try:
         with Executor(cold_build(artefacts, bundle.program), coverage=False) as executor:
-            observation = executor.observe_boot(calls)
-            liveness = of_outcome(observation, filer.judge.kernel)
-            if liveness is not None:
-                return _match((liveness,), wanted, wanted.label)
-            report = filer.judge.checker.check(executor.memory, observation)
-            filer.judge.settle(report, bundle.program)
-            return _match(tuple(filer.judge.new_violations(report)), wanted, wanted.label)
+            return _match(symptoms_of_boot(filer.judge, executor, bundle), wanted, wanted.label)
     except StageTimeout as error:
         # It never parked. Kernel and victim cannot be told apart any more: what was found decides.
         if bundle.finding.kind in HANGS:
             return True, f"{wanted} (it did not park)"
         return False, str(error)
+
+
+def symptoms_of_boot(judge: Judge, executor: Executor, bundle: Bundle) -> tuple[Symptom, ...]:
+    """What is wrong with a machine that has booted with a finding's program in flash, by a judge of another machine."""
+    observation = executor.observe_boot(len(bundle.program) // CALL_BYTES)
+    liveness = of_outcome(observation, judge.kernel)
+    if liveness is not None:
+        return (liveness,)
+    report = judge.checker.check(executor.memory, observation)
+    if bundle.finding.label == BEFORE_ANY_CALL:
+        return tuple(of_violations(report.violations))
+    judge.settle(report, bundle.program)
+    return tuple(judge.new_violations(report))
 
 
 def _match(symptoms: tuple[Symptom, ...], wanted: Signature, label: str) -> tuple[bool, str]:
@@ -194,9 +204,11 @@ def cold_build(artefacts: Artefacts, program: bytes) -> Artefacts:
 
 def flash_with(artefacts: Artefacts, program: bytes) -> Path:
     """A flash image that runs the program by itself when the snapshot is reached."""
-    from harness.build.firmware import build_firmware
+    from harness.build.firmware import FirmwareBuild
     from harness.build.flash import build_flash
 
+    elf = artefacts.firmware_elf
+    firmware = FirmwareBuild(elf, elf.with_suffix(".bin"), artefacts.hashes["firmware"])
     kernel = types.SimpleNamespace(elf=artefacts.kernel_elf)
     guests = types.SimpleNamespace(root_task_elf=artefacts.root_task_elf)
-    return build_flash(artefacts.config, kernel, guests, build_firmware(artefacts.config), program=program)
+    return build_flash(artefacts.config, kernel, guests, firmware, program=program)
