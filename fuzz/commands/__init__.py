@@ -8,9 +8,10 @@ import typer
 from fuzz.commands.bench import bench
 from fuzz.commands.corpus import corpus_app
 from fuzz.commands.fuzz import fuzz
+from fuzz.commands.nightly import nightly
 from fuzz.commands.planted import planted
 
 app = typer.Typer()
-for command in (fuzz, planted, bench):
+for command in (fuzz, nightly, planted, bench):
     app.command()(command)
 app.add_typer(corpus_app, name="corpus")
