@@ -24,7 +24,7 @@ from harness.build.artefacts import Artefacts, cache_directory
 from harness.build.dead_ends import Block, halting, never_returning
 from harness.kernel_state.elf import Elf
 
-_VERSION = "2"
+_VERSION = "3"
 _CONDITIONAL = {"cbz", "cbnz", "tbz", "tbnz"}
 _ENDS = {"b", "br", "ret", "eret", "brk", "hlt", "udf"}
 _PADDING = {"nop", "udf"}
@@ -229,13 +229,17 @@ class _Component:
         """Leader, size, phase of each block in order of address, and whether it only leads to a halt."""
         jumps = self._jump_tables()
         split = self._split(jumps, never_returning(self._split(jumps, set())))
-        halts = halting(split, [function.address for function in self.elf.functions if function.name in _HALTS])
+        halts = halting(split, [start for start in split if self._named(start) in _HALTS])
         runtime = self._reached(split, self._runtime_roots(split))
         boot = self._reached(split, [self.elf.entry])
         for start in sorted(split):
             phase = Phase.RUNTIME if start in runtime else Phase.BOOT if start in boot else Phase.UNUSED
             if phase != Phase.UNUSED or not split[start].padding:
                 yield start, split[start].size, phase, start in halts
+
+    def _named(self, address: int) -> str:
+        symbol = self.elf.function_at(address)
+        return symbol.name if symbol else ""
 
     def _split(self, jumps: dict[int, list[int]], never: set[int]) -> dict[int, Block]:
         """The blocks by leader; a call of a function of `never` ends its block."""

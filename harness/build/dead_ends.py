@@ -55,7 +55,7 @@ def _returns(blocks: dict[int, Block], entry: int, never: set[int]) -> bool:
 
 
 def halting(blocks: dict[int, Block], halts: Iterable[int]) -> set[int]:
-    """Leaders of the blocks from which every way leads to a function of `halts`, and of those functions themselves."""
+    """Leaders of the blocks from which every way leads to a block of `halts`, and those themselves."""
     found = {start for start in halts if start in blocks}
     grown = True
     while grown:

@@ -126,8 +126,16 @@ class Unreachable:
         return mask
 
     def wrong(self, hit: Flags) -> list[int]:
-        """Blocks that were hit although the list, or the analysis of the code, says that they cannot be."""
-        return [int(block) for block in np.flatnonzero(hit & (self.mask | ~self.source.blocks.reachable()))]
+        """Blocks that were hit although the list, or the analysis of the code, says that they cannot be.
+
+        Not those behind a failed assertion: such a hit is a finding, and says nothing against the list.
+        """
+        blocks = np.flatnonzero(hit & (self.mask | ~self.source.blocks.reachable())).tolist()
+        return [block for block in blocks if self._kind(block) is not Kind.ASSERTION]
+
+    def _kind(self, block: int) -> Kind | None:
+        exclusion = self.exclusions.get(block)
+        return exclusion.kind if exclusion else None
 
     def covered(self, entry: Entry) -> Iterator[int]:
         """The runtime blocks that an entry is about."""
