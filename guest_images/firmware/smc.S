@@ -30,6 +30,13 @@
         b.eq    succeed
 .endm
 
+/* Or two registers that the stack holds into x11 and x12. */
+.macro or_saved offset
+        ldp     x9, x13, [sp, #\offset]
+        orr     x11, x11, x9
+        orr     x12, x12, x13
+.endm
+
         .text
 /* x8: ESR_EL3; the caller's x8 and x9 are on the stack. */
 function smc_call
@@ -49,6 +56,13 @@ function smc_call
         stp     x2, x3, [x10, #BW_SMC_LOG_ARGUMENTS + 16]
         stp     x4, x5, [x10, #BW_SMC_LOG_ARGUMENTS + 32]
         stp     x6, x7, [x10, #BW_SMC_LOG_ARGUMENTS + 48]
+        /* What came along in x8 to x17: the even ones, and the odd ones, in one word each. */
+        orr     x11, x14, x16
+        orr     x12, x15, x17
+        or_saved 0                              /* x12, x13 */
+        or_saved 16                             /* x10, x11 */
+        or_saved 32                             /* x8, x9 */
+        stp     x11, x12, [x10, #BW_SMC_LOG_BEYOND]
         load    x11, BW_EXCHANGE_AREA_BASE + BW_EXCHANGE_COMMAND
         ldr     x11, [x11, #BW_EXCHANGE_CURRENT_CALL]
         str     x11, [x10, #BW_SMC_LOG_CALL]

@@ -46,14 +46,23 @@ def _offset_in_words(dtype: np.dtype[np.void], name: str) -> int:
 
 _LOG = _offset_in_words(protocol.REPORT, "smc_log")
 _LOG_ENTRY = protocol.SMC_LOG.itemsize // 8
-_LOG_CALL, _LOG_ARGUMENTS = (_offset_in_words(protocol.SMC_LOG, name) for name in ("call", "arguments"))
+_LOG_CALL, _LOG_ARGUMENTS, _LOG_BEYOND = (
+    _offset_in_words(protocol.SMC_LOG, name) for name in ("call", "arguments", "beyond")
+)
+
+LogEntry = tuple[int, list[int], list[int]]
+"""An SMC: the call that made it, x0-x7, and what came along in x8-x17."""
 
 
-def log_entries(report: Sequence[int], count: int) -> list[tuple[int, list[int]]]:
-    """The first `count` entries of the log in the words of a report: call, and x0-x7 of its SMC."""
+def log_entries(report: Sequence[int], count: int) -> list[LogEntry]:
+    """The first `count` entries of the log in the words of a report."""
     starts = range(_LOG, _LOG + min(count, protocol.SMC_LOG_ENTRIES) * _LOG_ENTRY, _LOG_ENTRY)
     return [
-        (report[start + _LOG_CALL], list(report[start + _LOG_ARGUMENTS : start + _LOG_ARGUMENTS + SMC_REGISTERS]))
+        (
+            report[start + _LOG_CALL],
+            list(report[start + _LOG_ARGUMENTS : start + _LOG_ARGUMENTS + SMC_REGISTERS]),
+            list(report[start + _LOG_BEYOND : start + _LOG_BEYOND + 2]),
+        )
         for start in starts
     ]
 
@@ -113,19 +122,20 @@ class SmcAuthority:
 
     def judge(self, log: Any, results: Any, program: bytes, judgement: Judgement) -> None:
         """Judge a log (protocol.SMC_LOG[n]) of a program with these results (protocol.RESULT[calls])."""
-        entries = list(zip(log["call"].tolist(), log["arguments"].tolist(), strict=True))
+        entries = list(zip(log["call"].tolist(), log["arguments"].tolist(), log["beyond"].tolist(), strict=True))
         self.judge_entries(entries, results, program, judgement)
 
-    def judge_entries(
-        self, log: Sequence[tuple[int, list[int]]], results: Any, program: bytes, judgement: Judgement
-    ) -> None:
-        """The same for a log as pairs of call and x0-x7; `log_entries` reads them from a report."""
+    def judge_entries(self, log: Sequence[LogEntry], results: Any, program: bytes, judgement: Judgement) -> None:
+        """The same for a log that `log_entries` read from a report."""
         rows = records(program)
         past = _Past(self, rows, results)
         judgement.judged += len(log)
         last = -1
         # The log is in the order of time, and so of calls.
-        for index, registers in log:
+        for index, registers, beyond in log:
+            if any(beyond):
+                evidence = {"call": index, "beyond": [hex(value) for value in beyond]}
+                judgement.fail("registers behind x7 go along with an SMC", "smc", **evidence)
             if index >= len(rows):
                 evidence = {"call": index, "registers": [hex(value) for value in registers]}
                 judgement.fail("an SMC while no call of the program was performed", "smc", **evidence)
@@ -152,6 +162,9 @@ class SmcAuthority:
             else:
                 evidence["message_registers"] = [hex(word) for word in message]
                 judgement.fail(f"x0-x7 of the SMC are not the message of call {index} ({name})", "smc", **evidence)
+        for index, badge in past.badged_again:
+            message = f"call {index} gave another badge to an SMC capability for {badge:#x}"
+            judgement.fail(message, "smc_cap", call=index, badge=hex(badge))
 
     def _evidence(self, call: Decoded, index: int, registers: list[int]) -> dict[str, Any]:
         return {
@@ -199,6 +212,8 @@ class _Past:
         self._next = 0
         self._known = True
         self._changed: dict[tuple[int, int], int | None] = {}
+        self.badged_again: list[tuple[int, int]] = []
+        """Mints from SMC capabilities that have a badge, all of which the kernel must refuse: call, and that badge."""
 
     def badge_before(self, index: int, call: Decoded) -> int | None:
         """Badge of the SMC capability that a call invokes; None for anything else, and where it is not known.
@@ -228,7 +243,7 @@ class _Past:
             return True  # no slot changes when the lookup of a capability faults
         if state != CallState.DONE:
             return False
-        return bool(self._errors[index]) or self._follow(type_.name, done)
+        return bool(self._errors[index]) or self._follow(index, type_.name, done)
 
     def _badge_at(self, victim: int, slot: int) -> int | None:
         key = (victim, slot)
@@ -238,7 +253,7 @@ class _Past:
         """Whether a slot still holds a capability to the victim's whole capability space."""
         return slot in self._authority.own[victim] and (victim, slot) not in self._changed
 
-    def _follow(self, name: str, done: Decoded) -> bool:
+    def _follow(self, index: int, name: str, done: Decoded) -> bool:
         """What a successful operation did to the slots of the victim that made it; False if that is not plain."""
         victim, words, changed, slots = done.victim, done.words, self._changed, self._authority.slots
         root = done.caps[0] if done.caps else -1
@@ -263,8 +278,10 @@ class _Past:
         if not self._is_own(victim, root) or depth != _DEPTH or source >= slots:
             return False
         moved = self._badge_at(victim, source)
-        if name == "CNode_Mint" and moved == 0:
-            moved = words[5]
+        if name == "CNode_Mint" and moved is not None:
+            if moved:
+                self.badged_again.append((index, moved))
+            moved = moved or words[5]
         if name == "CNode_Move":
             changed[victim, source] = None
         changed[victim, words[0]] = moved
