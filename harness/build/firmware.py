@@ -135,7 +135,7 @@ def _built(config: MachineConfig, directory: Path) -> FirmwareBuild:
     headers = {"protocol.h": protocol.header(), "machine.h": machine_header(config), "tables.h": tables_header(description)}
     sources = sorted(path for path in directory.iterdir() if path.suffix in (".S", ".h", ".lds"))
     version = _run([compiler, "--version"], directory)
-    digest = hashlib.sha256(repr((_ASSEMBLE, _LINK, version, headers)).encode())
+    digest = hashlib.sha256(repr((_ASSEMBLE, _LINK, version, headers, "sources kept")).encode())
     # Debug information names files as they lie in the project, so that gdb finds them from there.
     root = PROJECT if directory.is_relative_to(PROJECT) else directory
     for path in sources:
@@ -155,6 +155,9 @@ def _build(compiler: str, root: Path, sources: list[Path], headers: dict[str, st
         if source.suffix == ".S":
             output = work / f"{source.stem}.o"
             name = str(source.relative_to(root))
+            # Coverage of this build shows the source as it was, whatever becomes of it.
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, work / name)
             _run([compiler, *_ASSEMBLE, *maps, f"-I{work}", "-o", str(output), name], root)
             objects.append(output.name)
     script = work / LINKER_SCRIPT
