@@ -132,7 +132,8 @@ def _built(config: MachineConfig, directory: Path) -> FirmwareBuild:
     compiler = tool(COMPILER, "it assembles the firmware")
     own = directory / smc_functions.SMC_DESCRIPTION.name
     description = own if own.is_file() else smc_functions.SMC_DESCRIPTION
-    headers = {"protocol.h": protocol.header(), "machine.h": machine_header(config), "tables.h": tables_header(description)}
+    tables = tables_header(description)
+    headers = {"protocol.h": protocol.header(), "machine.h": machine_header(config), "tables.h": tables}
     sources = sorted(path for path in directory.iterdir() if path.suffix in (".S", ".h", ".lds"))
     version = _run([compiler, "--version"], directory)
     digest = hashlib.sha256(repr((_ASSEMBLE, _LINK, version, headers, "sources kept")).encode())
