@@ -15,7 +15,17 @@ import numpy as np
 from harness import plugins, protocol
 from harness.configs import MachineConfig
 from harness.errors import BothworldsError, ImageError, InputError
-from harness.invariants import cdt, untyped, vspace, world  # noqa: F401 (they register their invariants)
+from harness.invariants import (  # noqa: F401 (they register their invariants)
+    cdt,
+    ipc,
+    irq,
+    liveness,
+    objects,
+    threads,
+    untyped,
+    vspace,
+    world,
+)
 from harness.invariants.changes import SMC_COUNT, WorldChanges
 from harness.invariants.definitions import Context, Facts, Invariant, Judgement, Request, Violation, invariants
 from harness.invariants.regions import RegionMap

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.invariants.regions import RegionMap
+from harness.kernel_state.capabilities import CapTable
 from harness.kernel_state.state import KernelState
+from harness.kernel_state.threads import IpcObjects, Threads
 
 if TYPE_CHECKING:
     from harness.invariants.smc import SmcAuthority
@@ -64,6 +66,37 @@ class Judgement:
         """Add an object that breaks the invariant."""
         if len(self.broken) < MAXIMUM_VIOLATIONS:
             self.broken.append((message, evidence, object_kind))
+
+    def fail_field(
+        self, place: str, object_kind: str, field: str, found: object, expected: object, **evidence: Any
+    ) -> None:
+        """Add an object at `place` whose `field` holds `found` where `expected` must stand."""
+        self.fail(
+            f"{place}: {field} is {found}; it must be {expected}",
+            object_kind,
+            **evidence,
+            field=field,
+            found=str(found),
+            expected=str(expected),
+        )
+
+    def fail_thread(self, threads: Threads, row: int, field: str, found: object, expected: object) -> None:
+        """Add a thread whose `field` is wrong."""
+        described = threads.describe(row)
+        name = f" ({described['name']})" if described.get("name") else ""
+        self.fail_field(f"tcb at {described['tcb']}{name}", "tcb", field, found, expected, **described)
+
+    def fail_object(self, objects: IpcObjects, row: int, field: str, found: object, expected: object) -> None:
+        """Add an endpoint or notification whose `field` is wrong."""
+        described, kind = objects.describe(row), objects.block.name
+        self.fail_field(f"{kind} at {described[kind]}", kind, field, found, expected, **described)
+
+    def fail_cap(self, caps: CapTable, row: int, field: str, found: object, expected: object, **evidence: Any) -> None:
+        """Add a capability whose `field` is wrong, by row of the state's table."""
+        described = caps.describe(row) | evidence
+        self.fail_field(
+            f"{described['cap']} at {described['slot']}", described["cap"], field, found, expected, **described
+        )
 
     def fail_caps(self, context: Context, rows: Iterable[int], message: Callable[[int], str]) -> None:
         """Add capabilities, given as rows of the state's table, that break the invariant."""

@@ -19,7 +19,8 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Array = np.ndarray[Any, Any]
 
 ONE = np.uint64(1)
-_ZOMBIE_TCB = 1 << 5
+ZOMBIE_TCB = 1 << 5
+"""ZombieType_ZombieTCB: the capZombieType of a thread's zombie; a CNode's is its radix."""
 
 # Which field of each capability points to its object.
 POINTER_FIELDS = {
@@ -148,13 +149,24 @@ class CapTable:
         rows = self.of("zombie_cap")
         if len(rows):
             kind = self.field("zombie_cap", "capZombieType", rows)
-            is_tcb = kind == np.uint64(_ZOMBIE_TCB)
-            radix = np.where(is_tcb, np.uint64(self.layout.tcb_slots_radix), kind & np.uint64(31))
+            is_tcb = kind == np.uint64(ZOMBIE_TCB)
+            radix = self._zombie_radix(rows)
             identity = self.field("zombie_cap", "capZombieID", rows)
             base[rows] = (identity & ~((ONE << (radix + ONE)) - ONE)) - shapes.offset
             slots = radix + np.uint64(self.layout.slot_bits)
             bits[rows] = np.where(is_tcb, np.uint64(self.layout.tcb_bits), slots)
         return base, bits
+
+    def _zombie_radix(self, rows: Indices) -> Words:
+        kind = self.field("zombie_cap", "capZombieType", rows)
+        is_tcb = kind == np.uint64(ZOMBIE_TCB)
+        radix: Words = np.where(is_tcb, np.uint64(self.layout.tcb_slots_radix), kind & np.uint64(ZOMBIE_TCB - 1))
+        return radix
+
+    def zombie_number(self, rows: Indices) -> Words:
+        """How many slots of its object each zombie has left to delete (capZombieNumber)."""
+        mask = (ONE << (self._zombie_radix(rows) + ONE)) - ONE
+        return self.field("zombie_cap", "capZombieID", rows) & mask
 
     @property
     def base(self) -> Words:

@@ -132,3 +132,30 @@ def walk(ram: Ram, roots: Sequence[int], *, upper: bool = False) -> Walk:
     join: Callable[[Sequence[Array]], Array] = np.concatenate
     columns: list[Any] = [join(column) for column in zip(*parts, strict=True)]
     return Walk(all_roots, overflow, count, *columns)
+
+
+def translate(ram: Ram, root: int, virtual: Words) -> tuple[Words, Array]:
+    """What the tables below a root (physical address) map at virtual addresses.
+
+    Returns physical addresses (u64[n]) and whether there is one (bool[n]). Tables outside of `ram` map nothing.
+    """
+    table = np.full(len(virtual), root, np.uint64)
+    found = np.zeros(len(virtual), np.uint64)
+    mapped = np.zeros(len(virtual), np.bool_)
+    searching = np.arange(len(virtual))
+    for level in range(LEVELS):
+        inside = (table >= np.uint64(ram.base)) & (table < np.uint64(ram.end))
+        searching, table = searching[inside], table[inside]
+        shift = np.uint64(LEVEL_SHIFT[level])
+        index = (virtual[searching] >> shift) & np.uint64(PAGE_WORDS - 1)
+        where = ((table - np.uint64(ram.base)) >> np.uint64(3)) + index
+        entry = ram.words.take(where.astype(np.int64), mode="clip")
+        wanted = np.uint64(3 if level == LEVELS - 1 else 1)
+        leaf = (entry & _TYPE == wanted) if level else np.zeros(len(entry), np.bool_)
+        inner = (_ONE << shift) - _ONE
+        rows = searching[leaf]
+        found[rows] = (entry[leaf] & _ADDRESS & ~inner) | (virtual[rows] & inner)
+        mapped[rows] = True
+        below = (entry & _TYPE == _TYPE) & ~leaf
+        searching, table = searching[below], entry[below] & _ADDRESS
+    return found, mapped

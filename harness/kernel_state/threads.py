@@ -68,6 +68,10 @@ class Threads:
         """A member of tcb_t that points to something: its physical address, 0 for a null pointer."""
         return physical(self.layout, self.member(name))
 
+    def links(self, names: str) -> tuple[list[int], list[int]]:
+        """Physical addresses of next and previous tcb_t of each thread, of `tcbSched` or `tcbEP`; 0 for none."""
+        return self.pointer(f"{names}Next").tolist(), self.pointer(f"{names}Prev").tolist()
+
     def state(self, field: str) -> Words:
         """A field of thread_state_t, such as `tsType`, `tcbQueued` or `blockingObject`."""
         where = self.layout.block("thread_state")[field]

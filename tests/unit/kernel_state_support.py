@@ -44,12 +44,16 @@ block zombie_cap {{ field capZombieID 64 field capZombieType 7 padding 52 field 
 block domain_cap {{ padding 64 {_CAP} }}
 block frame_cap {{
     field capFMappedASID 16 field_high capFBasePtr 48
-    field capFSize 2 field_high capFMappedAddress 49 padding 6 field capFIsNonSecure 1 field capFIsDevice 1
-    field capType 5 }}
-block page_table_cap {{ field capPTMappedASID 16 field_high capPTBasePtr 48 {_CAP} }}
-block page_directory_cap {{ field capPDMappedASID 16 field_high capPDBasePtr 48 {_CAP} }}
-block page_upper_directory_cap {{ field capPUDMappedASID 16 field_high capPUDBasePtr 48 {_CAP} }}
-block page_global_directory_cap {{ field capPGDMappedASID 16 field_high capPGDBasePtr 48 {_CAP} }}
+    field capFSize 2 field_high capFMappedAddress 49 padding 4 field capFVMRights 2
+    field capFIsNonSecure 1 field capFIsDevice 1 field capType 5 }}
+block page_table_cap {{ field capPTMappedASID 16 field_high capPTBasePtr 48
+    field capPTIsMapped 1 field_high capPTMappedAddress 28 padding 30 field capType 5 }}
+block page_directory_cap {{ field capPDMappedASID 16 field_high capPDBasePtr 48
+    field capPDIsMapped 1 field_high capPDMappedAddress 19 padding 39 field capType 5 }}
+block page_upper_directory_cap {{ field capPUDMappedASID 16 field_high capPUDBasePtr 48
+    field capPUDIsMapped 1 field_high capPUDMappedAddress 10 padding 48 field capType 5 }}
+block page_global_directory_cap {{ field capPGDMappedASID 16 field_high capPGDBasePtr 48
+    field capPGDIsMapped 1 padding 58 field capType 5 }}
 block asid_control_cap {{ padding 64 {_CAP} }}
 block asid_pool_cap {{ padding 64 field capASIDBase 16 field_high capASIDPool 37 padding 6 field capType 5 }}
 block smc_cap {{ field capSMCBadge 64 {_CAP} }}
@@ -59,15 +63,30 @@ tagged_union cap capType {{
     tag frame_cap 1 tag page_table_cap 3 tag page_directory_cap 5 tag page_upper_directory_cap 7
     tag page_global_directory_cap 9 tag asid_control_cap 11 tag asid_pool_cap 13 tag smc_cap 15 }}
 block endpoint {{ field epQueue_head 64 field_high epQueue_tail 47 padding 15 field state 2 }}
-block notification {{ padding 64 padding 64 padding 64 padding 62 field state 2 }}
+block notification {{
+    field ntfnMsgIdentifier 64 field_high ntfnBoundTCB 49 padding 15 padding 15 field_high ntfnQueue_tail 49
+    padding 13 field_high ntfnQueue_head 49 field state 2 }}
 block mdb_node {{ field_high mdbNext 47 padding 15 field mdbRevocable 1 field mdbFirstBadged 1 field mdbPrev 64 }}
-block thread_state {{ padding 128 padding 60 field tsType 4 }}
+block thread_state {{
+    field blockingIPCBadge 64 padding 62 field tcbQueued 1 field blockingIPCIsCall 1
+    field_high blockingObject 45 padding 15 field tsType 4 }}
+block NullFault {{ padding 125 field seL4_FaultType 3 }}
+block VMFault {{ padding 125 field seL4_FaultType 3 }}
+tagged_union seL4_Fault seL4_FaultType {{ tag NullFault 0 tag VMFault 5 }}
 """
 
 _WORDS = {
     "ksCurThread": 1,
     "ksIdleThread": 1,
     "intStateIRQNode": 1,
+    "ksSchedulerAction": 1,
+    "ksCurDomain": 1,
+    "ksDomainTime": 1,
+    "ksDomScheduleIdx": 1,
+    "ksDomSchedule": 4,
+    "ksReadyQueuesL1Bitmap": 2,
+    "ksReadyQueuesL2Bitmap": 6,
+    "ksActiveFPUState": 1,
     "armKSASIDTable": 128,
     "intStateIRQTable": 256,
     "ksReadyQueues": 512,
@@ -77,15 +96,41 @@ _WORDS = {
     "armKSGlobalKernelPDs": 4 * 512,
     "armKSGlobalKernelPT": 512,
 }
+_TCB_WORDS = (
+    *("tcbPriority", "tcbMCP", "tcbDomain", "tcbIPCBuffer", "tcbFaultHandler", "tcbTimeSlice", "tcbBoundNotification"),
+    *("tcbSchedNext", "tcbSchedPrev", "tcbEPNext", "tcbEPPrev"),
+)
 _CONSTANTS = (
     {"tcbCTable": 0, "tcbVTable": 1, "tcbReply": 2, "tcbCaller": 3, "tcbBuffer": 4, "tcbCNodeEntries": 5},
     {"seL4_CapNull": 0, "seL4_CapInitThreadCNode": 2, "seL4_CapBootInfoFrame": 9},
+    {
+        "ThreadState_Inactive": 0,
+        "ThreadState_Running": 1,
+        "ThreadState_Restart": 2,
+        "ThreadState_BlockedOnReceive": 3,
+        "ThreadState_BlockedOnSend": 4,
+        "ThreadState_BlockedOnReply": 5,
+        "ThreadState_BlockedOnNotification": 6,
+        "ThreadState_IdleThreadState": 7,
+    },
+    {"EPState_Idle": 0, "EPState_Send": 1, "EPState_Recv": 2},
+    {"NtfnState_Idle": 0, "NtfnState_Waiting": 1, "NtfnState_Active": 2},
+    {"IRQInactive": 0, "IRQSignal": 1, "IRQTimer": 2, "IRQReserved": 3},
     {"seL4_NoError": 0, "seL4_InvalidArgument": 1, "seL4_NumErrors": 2},
 )
 
 
 def _member(offset: int, size: int, dimensions: tuple[int, ...] = (), type_: str = "") -> Member:
     return Member(offset, size, dimensions, type_)
+
+
+_TCB = {
+    "tcbArch": _member(0, 800),
+    "tcbState": _member(800, 24),
+    "tcbFault": _member(824, 16),
+    **{name: _member(840 + 8 * index, 8) for index, name in enumerate(_TCB_WORDS)},
+    "tcbName": _member(1000, 0),
+}
 
 
 def make_layout(config: MachineConfig) -> Layout:
@@ -99,7 +144,9 @@ def make_layout(config: MachineConfig) -> Layout:
         at += -(-words * 8 // 4096) * 4096
     structs = {
         "cte": Struct("cte", 32, {"cap": _member(0, 16), "cteMDBNode": _member(16, 16)}),
-        "tcb": Struct("tcb", 1000, {"tcbState": _member(800, 24), "tcbName": _member(1000, 0)}),
+        "tcb": Struct("tcb", 1000, _TCB),
+        "arch_tcb": Struct("arch_tcb", 800, {"tcbContext": _member(0, 800)}),
+        "user_context": Struct("user_context", 800, {"fpuState": _member(280, 520)}),
         "asid_pool": Struct("asid_pool", 4096, {"array": _member(0, 4096, (512,))}),
         "seL4_UntypedDesc": Struct(
             "seL4_UntypedDesc",
@@ -123,6 +170,9 @@ def make_layout(config: MachineConfig) -> Layout:
     }
     elf = SimpleNamespace(path=Path("kernel.elf"), segments=(segment,), symbols={})
     symbols = {name: Symbol(name, v.address, v.size, "OBJECT") for name, v in variables.items()}
+    # The image without its boot part: the pages of the variables.
+    symbols["ki_boot_end"] = Symbol("ki_boot_end", base + 0x10000 + OFFSET, 0, "NOTYPE")
+    symbols["ki_end"] = Symbol("ki_end", at + OFFSET, 0, "NOTYPE")
     elf.symbols = symbols
     return Layout(cast(Elf, elf), Types(structs, _CONSTANTS, variables), parse(BITFIELDS))
 
@@ -172,11 +222,15 @@ class Machine:
         self.large, self.arena, self.normal = base + 0x400000, base + 0x200000, self.config.normal_ram.base
         self.huge, self.device = 0x80000000, self.config.region("virtio").base
         self.boot_info = base + 0x127000
+        # Threads besides the one that runs: ready, blocked sending, waiting for a notification, waiting for a reply.
+        self.ready, self.sender, self.waiter, self.caller = (base + 0x130000 + i * 0x1000 for i in range(4))
+        self.notification, self.bound = base + 0x134000, base + 0x134040
         self.chain: list[int] = []
         self._globals()
         self._window()
         self._tables()
         self._slots()
+        self._threads()
         self._report()
 
     # Writing
@@ -216,11 +270,65 @@ class Machine:
         """Chain slots in the mapping database in this order."""
         ends = [0, *slots, 0]
         for i, slot in enumerate(slots, 1):
-            self.memory.put(slot + 16, *self.node(ends[i + 1], ends[i - 1], revocable=revocable))
+            self.memory.put(slot + 16, *self.node(ends[i + 1], ends[i - 1], revocable=revocable, first_badged=i == 1))
 
     def entry(self, table: int, index: int, value: int) -> None:
         """Write a table entry."""
         self.memory.put(table + 8 * index, value)
+
+    def member(self, thread: int, name: str, value: int) -> None:
+        """Write a member of a thread's tcb_t."""
+        self.memory.put(thread + self.layout.tcb_offset + self.layout.struct("tcb")[name].offset, value)
+
+    def link_threads(self, names: str, *threads: int) -> None:
+        """Link threads into a queue (`tcbSched` or `tcbEP`) in this order."""
+        ends = [0, *(self.tcb(thread) for thread in threads), 0]
+        for i, thread in enumerate(threads, 1):
+            self.member(thread, f"{names}Next", ends[i + 1])
+            self.member(thread, f"{names}Prev", ends[i - 1])
+
+    def tcb(self, thread: int) -> int:
+        """Kernel pointer to a thread's tcb_t."""
+        return self.virtual(thread + self.layout.tcb_offset)
+
+    def state(self, thread: int, name: str, blocking: int = 0, *, queued: bool = False) -> None:
+        """Write a thread's state (`Running`); `blocking`: physical address of what it waits for."""
+        words = self.layout.block("thread_state").encode(
+            tsType=self.layout.constant(f"ThreadState_{name}"),
+            blockingObject=self.virtual(blocking) if blocking else 0,
+            tcbQueued=queued,
+        )
+        address = thread + self.layout.tcb_offset + self.layout.struct("tcb")["tcbState"].offset
+        self.memory.put(address, *words)
+
+    def ready_queue(self, priority: int, *threads: int, domain: int = 0, mark: bool = True) -> None:
+        """Put threads into a ready queue, and mark it in both bitmaps."""
+        domains = self.layout.variable("ksReadyQueuesL1Bitmap").size // 8
+        priorities = self.layout.variable("ksReadyQueues").size // 16 // domains
+        words = self.layout.variable("ksReadyQueuesL2Bitmap").size // 8 // domains
+        queue = self.var("ksReadyQueues") + 16 * (domain * priorities + priority)
+        ends = (self.tcb(threads[0]), self.tcb(threads[-1])) if threads else (0, 0)
+        self.memory.put(queue, *ends)
+        self.link_threads("tcbSched", *threads)
+        for thread in threads:
+            self.state(thread, "Running", queued=True)
+            self.member(thread, "tcbPriority", priority)
+            self.member(thread, "tcbDomain", domain)
+        if mark:
+            self.memory.put(self.var("ksReadyQueuesL1Bitmap") + 8 * domain, 1 << (priority >> 6))
+            word = self.var("ksReadyQueuesL2Bitmap") + 8 * (domain * words + (priority >> 6))
+            self.memory.put(word, 1 << (priority & 63))
+
+    def queue(self, kind: str, address: int, state: str, *threads: int, bound: int = 0) -> None:
+        """Write an endpoint or notification with these threads in its queue."""
+        prefix = "epQueue" if kind == "endpoint" else "ntfnQueue"
+        fields = {"state": self.layout.constant(state)}
+        if threads:
+            fields |= {f"{prefix}_head": self.tcb(threads[0]), f"{prefix}_tail": self.tcb(threads[-1])}
+        if bound:
+            fields["ntfnBoundTCB"] = self.tcb(bound)
+        self.memory.put(address, *self.layout.block(kind).encode(**fields))
+        self.link_threads("tcbEP", *threads)
 
     # The healthy state
 
@@ -231,6 +339,10 @@ class Machine:
         put(self.var("intStateIRQNode"), self.virtual(self.irq_node))
         put(self.var("armKSASIDTable"), self.virtual(self.pool))
         put(self.pool + 8, self.virtual(self.pgd))
+        put(self.var("ksDomSchedule"), 0, 4, 1, 7)
+        put(self.var("ksDomainTime"), 3)
+        put(self.var("intStateIRQTable") + 8 * 30, self.layout.constant("IRQTimer"))
+        put(self.var("intStateIRQTable") + 8 * 90, self.layout.constant("IRQSignal"))
 
     def _window(self) -> None:
         kernel_pgd, pud = self.var("armKSGlobalKernelPGD"), self.var("armKSGlobalKernelPUD")
@@ -241,7 +353,7 @@ class Machine:
         for region in self.config.regions:
             if region.window and region.kind == "ram":
                 ns = 0x20 if region.world == "non-secure" else 0
-                for address in range(region.base, min(region.end, region.base + (16 << 21)), 1 << 21):
+                for address in range(region.base, region.end, 1 << 21):
                     self.entry(pds, address >> 21, address | 0x401 | ns)
 
     def _tables(self) -> None:
@@ -254,15 +366,18 @@ class Machine:
         self.entry(self.pd, 1, self.large | 0x401)
         self.entry(self.pud, 1, self.huge | 0x421)
 
-    def frame(self, address: int, size: int = 0, *, non_secure: bool = False, device: bool = False) -> tuple[int, int]:
-        """Words of a frame capability."""
+    def frame(
+        self, address: int, size: int = 0, *, non_secure: bool = False, device: bool = False, at: int | None = None
+    ) -> tuple[int, int]:
+        """Words of a frame capability; `at`: the virtual address that it is mapped at."""
         return self.cap(
             "frame_cap",
             capFBasePtr=self.virtual(address),
             capFSize=size,
             capFIsNonSecure=non_secure,
             capFIsDevice=device,
-            capFMappedASID=1,
+            capFMappedASID=at is not None,
+            capFMappedAddress=at or 0,
         )
 
     def untyped(
@@ -283,18 +398,18 @@ class Machine:
         caps = [
             (1, cap("thread_cap", capTCBPtr=v(self.thread + self.layout.tcb_offset))),
             (2, cap("cnode_cap", capCNodePtr=v(self.cnode), capCNodeRadix=7, capCNodeGuardSize=57)),
-            (3, cap("page_global_directory_cap", capPGDBasePtr=v(self.pgd))),
-            (4, cap("page_upper_directory_cap", capPUDBasePtr=v(self.pud))),
-            (5, cap("page_directory_cap", capPDBasePtr=v(self.pd))),
-            (6, cap("page_table_cap", capPTBasePtr=v(self.pt))),
+            (3, cap("page_global_directory_cap", capPGDBasePtr=v(self.pgd), capPGDIsMapped=1, capPGDMappedASID=1)),
+            (4, cap("page_upper_directory_cap", capPUDBasePtr=v(self.pud), capPUDIsMapped=1, capPUDMappedASID=1)),
+            (5, cap("page_directory_cap", capPDBasePtr=v(self.pd), capPDIsMapped=1, capPDMappedASID=1)),
+            (6, cap("page_table_cap", capPTBasePtr=v(self.pt), capPTIsMapped=1, capPTMappedASID=1)),
             (7, cap("asid_pool_cap", capASIDPool=v(self.pool))),
             (8, cap("endpoint_cap", capEPPtr=v(self.endpoint))),
             (9, self.frame(self.boot_info)),
-            (10, self.frame(self.page)),
-            (11, self.frame(self.normal, non_secure=True)),
-            (12, self.frame(self.device, non_secure=True, device=True)),
-            (13, self.frame(self.large, 1)),
-            (14, self.frame(self.huge, 2, non_secure=True)),
+            (10, self.frame(self.page, at=0)),
+            (11, self.frame(self.normal, non_secure=True, at=0x1000)),
+            (12, self.frame(self.device, non_secure=True, device=True, at=0x2000)),
+            (13, self.frame(self.large, 1, at=1 << 21)),
+            (14, self.frame(self.huge, 2, non_secure=True, at=1 << 30)),
             (20, self.untyped(self.arena, 18, 0x1000)),
             (21, self.cap("endpoint_cap", capEPPtr=v(self.arena), capEPBadge=5)),
             (22, self.untyped(self.config.secure_ram.base + 0x800000, 22)),
@@ -310,10 +425,39 @@ class Machine:
         self.set(self.slot(0, self.thread), own)
         self.link(s(2), self.slot(0, self.thread))
         self.set(self.slot(4, self.thread), self.frame(self.normal, non_secure=True))
+        self.link(s(11), self.slot(4, self.thread))
         self.memory.put(self.boot_info, 0, 40, 42)
         self.memory.put(self.boot_info + 24, self.arena, 18 << 16)
         self.memory.view(self.boot_info + 36, 8)[:] = np.frombuffer(self.normal.to_bytes(8, "little"), np.uint8)
         self.memory.view(self.boot_info + 44, 4)[:] = [1, 0, 21, 0]
+
+    def _threads(self) -> None:
+        v, cap = self.virtual, self.cap
+        for number, thread in enumerate((self.ready, self.sender, self.waiter, self.caller), 50):
+            self.set(self.slot(number), cap("thread_cap", capTCBPtr=self.tcb(thread)))
+            self.master(thread)
+        self.master(self.thread)
+        self.set(self.slot(54), cap("notification_cap", capNtfnPtr=v(self.notification)))
+        self.set(self.slot(55), cap("notification_cap", capNtfnPtr=v(self.bound)))
+        self.set(self.slot(56), cap("irq_handler_cap", capIRQ=90))
+        self.set(self.slot(90, self.irq_node), cap("notification_cap", capNtfnPtr=v(self.bound)))
+        self.link(self.slot(55), self.slot(90, self.irq_node))
+        self.state(self.thread, "Running")
+        self.state(self.idle, "IdleThreadState")
+        self.ready_queue(70, self.ready)
+        self.state(self.sender, "BlockedOnSend", self.endpoint)
+        self.queue("endpoint", self.endpoint, "EPState_Send", self.sender)
+        self.state(self.waiter, "BlockedOnNotification", self.notification)
+        self.queue("notification", self.notification, "NtfnState_Waiting", self.waiter)
+        self.queue("notification", self.bound, "NtfnState_Idle", bound=self.thread)
+        self.member(self.thread, "tcbBoundNotification", v(self.bound))
+        self.state(self.caller, "BlockedOnReply")
+        reply = self.set(self.slot(3, self.thread), cap("reply_cap", capTCBPtr=self.tcb(self.caller)))
+        self.link(self.slot(2, self.caller), reply)
+
+    def master(self, thread: int) -> None:
+        """Write a thread's master reply capability."""
+        self.set(self.slot(2, thread), self.cap("reply_cap", capTCBPtr=self.tcb(thread), capReplyMaster=1))
 
     def _report(self) -> None:
         self.report = self.memory.view(self.config.firmware_ram.base, protocol.REPORT.itemsize).view(protocol.REPORT)

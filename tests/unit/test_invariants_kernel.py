@@ -59,8 +59,9 @@ LEGAL: dict[str, Change] = {
     "an empty ASID pool": lambda m: m.memory.put(m.pool + 8, 0),
     "an unlinked capability": lambda m: m.memory.put(m.slot(8) + 16, *m.node(0, 0)),
     "entries that are not valid": lambda m: m.entry(m.pt, 77, 0xFFFF_FFFF_FFFF_FFFE),
-    "a CNode in a CNode": lambda m: m.set(
-        m.slot(40), m.cap("cnode_cap", capCNodePtr=m.virtual(m.arena + 0x100), capCNodeRadix=2)
+    "a CNode in a CNode": both(
+        lambda m: m.set(m.slot(40), m.cap("cnode_cap", capCNodePtr=m.virtual(m.arena + 0x100), capCNodeRadix=2)),
+        lambda m: m.link(m.slot(20), m.slot(40), m.slot(21)),
     ),
 }
 

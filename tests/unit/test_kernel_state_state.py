@@ -28,7 +28,7 @@ def test_slots_are_found_from_the_kernels_roots() -> None:
     assert (ContainerKind.CNODE, machine.cnode) in kinds
     assert (ContainerKind.THREAD, machine.thread) in kinds
     assert (ContainerKind.IRQ_NODE, machine.irq_node) in kinds
-    assert state.slot_count == 128 + 256 + 2 * state.layout.tcb_slots
+    assert state.slot_count == 128 + 256 + 6 * state.layout.tcb_slots
     row = int(state.caps.rows_at(state.thread_slot("tcbBuffer"))[list(state.threads.address).index(machine.thread)])
     assert state.caps.type_name(row) == "frame_cap"
     assert state.caps.describe(row)["cap"] == "frame_cap"
