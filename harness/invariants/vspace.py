@@ -61,7 +61,7 @@ def valid_vspace_objs(context: Context) -> Judgement:
                 f"{leads} leads to {root:#x}, which is no page global directory",
                 "asid_pool",
                 root=hex(root),
-                asids=list(asids),
+                asids=list(asids[:MAXIMUM_VIOLATIONS]),
             )
     if walk.overflow:
         judgement.fail("the tables have no end", "page table", tables=walk.tables)

@@ -33,7 +33,7 @@ from tests.corruption.places import ALL, Places, Scratch
 
 HANG_SECONDS = 20
 """After so long a judgement counts as one without an end."""
-REPORT_BYTES = 1 << 18
+REPORT_BYTES = 1 << 20
 """What a report's messages and evidence, or the text of a view, may amount to."""
 
 
