@@ -4,8 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
-# Seconds that `make fuzz` fuzzes, and more options for its campaign.
+# Seconds of a campaign, campaigns in each way against a planted bug, and more options for the commands.
 TIME ?= 60
+SEEDS ?= 3
 OPTIONS ?=
 BIN := .venv/bin
 
@@ -16,7 +17,7 @@ help:
 	@echo "make fuzz     set up, then fuzz seL4's invocations for TIME=$(TIME) seconds"
 	@echo "make test     set up, then all checks and tests"
 	@echo "make test-backports   the tests with real boots on the QEMU of Debian's backports, which is not installed"
-	@echo "make planted  set up, then campaigns against the planted bugs"
+	@echo "make planted  set up, then campaigns against planted bugs, SEEDS=$(SEEDS) times in three ways; it resumes"
 	@echo "make bench    set up, then measure speeds"
 	@echo "make clean    remove .venv and everything that was built"
 
@@ -40,7 +41,8 @@ test-backports: setup
 	BOTHWORLDS_QEMU=.qemu-backports/root $(BIN)/pytest tests/system
 
 planted: setup
-	@$(BIN)/bothworlds planted $(OPTIONS)
+	@$(BIN)/bothworlds planted --preserving --time $(TIME) $(OPTIONS)
+	@$(BIN)/bothworlds planted --compare --seeds $(SEEDS) --time $(TIME) $(OPTIONS)
 
 bench: setup
 	@$(BIN)/bothworlds bench $(OPTIONS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The command `planted`: campaigns against kernels with a deliberate bug."""
+"""The command `planted`: campaigns against kernels with a deliberate bug, or with a change that must not matter."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from fuzz.commands.options import (
     FOUND,
+    INTERRUPTED,
     JsonOption,
     MutatorsOption,
     NoCoverageOption,
@@ -23,9 +24,14 @@ from fuzz.mutators import Choice
 from harness.commands.options import ConfigOption, ReleaseOption
 from harness.commands.output import say, table
 from harness.configs import DEFAULT_CONFIG, load_config
+from harness.errors import InputError
 
 if TYPE_CHECKING:
-    from fuzz.planted import PlantedResult
+    from collections.abc import Sequence
+
+    from fuzz.planted import PlantedResult, PlantedSettings
+
+HEADERS = ("planted bug", "caught", "invariant", "executions", "seconds", "calls", "reproduced", "cold")
 
 
 def planted(
@@ -33,56 +39,150 @@ def planted(
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Planted bugs; all without names.")
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    time: Annotated[float, typer.Option("--time", min=1, help="Seconds at most for each bug.")] = 600.0,
+    time: Annotated[float, typer.Option("--time", min=1, help="Seconds at most for each campaign.")] = 600.0,
     workers: WorkersOption = 0,
     seed: SeedOption = 1,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Campaigns a bug, with seeds from --seed on.")] = 1,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results are kept.")] = Path(
         "findings/planted"
     ),
     json_file: JsonOption = None,
     no_coverage: NoCoverageOption = False,
     mutators: MutatorsOption = Choice.BOTH,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="With coverage, without it, and with native mutators only, side by side."),
+    ] = False,
+    preserving: Annotated[
+        bool, typer.Option("--preserving", help="Patches that change nothing instead: nothing must be found.")
+    ] = False,
     release: ReleaseOption = False,
     again: Annotated[bool, typer.Option("--again", help="Do not use results of earlier runs.")] = False,
 ) -> None:
     """Fuzz kernels with a deliberate bug, and tell which invariant caught it and how soon.
 
-    An interrupted series goes on where it stopped. Exit code 1 if a bug was not caught.
+    An interrupted series goes on where it stopped. Exit code 1 if a bug was not caught, or if a patch that
+    changes nothing gave a finding.
     """
-    from fuzz.planted import PlantedSettings, run_all, select
-    from fuzz.progress import Progress
+    from fuzz.planted import PlantedSettings
 
-    bugs = select(names or [])
+    if compare and (no_coverage or mutators is not Choice.BOTH):
+        raise InputError("--compare: runs all ways of guidance; leave out --no-coverage and --mutators")
     settings = PlantedSettings(
         load_config(config),
-        out,
+        out / ("release" if release else "debug"),
         seconds=time,
         workers=worker_count(workers),
-        seed=seed or secrets.randbelow(1 << 31) + 1,
         release=release,
         coverage=not no_coverage,
         mutators=mutators,
     )
-    with Progress("planted") as progress:
+    first = seed or secrets.randbelow(1 << 31) + 1
+    numbers = range(first, first + seeds)
+    if preserving:
+        _preserving(names or [], settings, numbers, json_file, again=again)
+    else:
+        _planted(names or [], settings, numbers, json_file, again=again, compare=compare)
 
-        def done(result: PlantedResult, kept: bool) -> None:
-            say(f"{result.name}: {_row(result)[1]}{' (result of an earlier run)' if kept else ''}")
 
-        results = run_all(bugs, settings, progress.watch, done, again=again)
+def _planted(
+    names: Sequence[str],
+    settings: PlantedSettings,
+    seeds: Sequence[int],
+    json_file: Path | None,
+    *,
+    again: bool,
+    compare: bool,
+) -> None:
+    from fuzz import planted_series as series
+
+    bugs = series.select(names)
+    modes = series.compared_modes(settings) if compare else [settings]
+    results: list[PlantedResult] = []
+
+    def done(result: PlantedResult, kept: bool) -> None:
+        results.append(result)
+        say(f"{result.name}, {result.mode}, seed {result.seed}: {_verdict(result)}{_KEPT if kept else ''}")
+
+    interrupted = False
+    try:
+        series.run_series(bugs, modes, seeds, done, again=again)
+    except KeyboardInterrupt:
+        interrupted = True
     say()
-    headers = ("planted bug", "caught", "invariant", "executions", "seconds", "calls", "reproduced", "cold")
-    table(headers, [_row(result) for result in results])
+    if compare:
+        table(*series.comparison_rows(results))
+        for line in series.comparison_lines(results):
+            say(line)
+    elif len(seeds) > 1:
+        table(series.SUMMARY_HEADERS, series.summary_rows(results))
+    else:
+        table(HEADERS, [_row(result) for result in results])
     if json_file is not None:
         write_json(json_file, [vars(result) for result in results])
-    if not all(result.caught for result in results):
+    _end(interrupted, len(bugs) * len(modes) * len(seeds) - len(results), [not result.caught for result in results])
+
+
+def _preserving(
+    names: Sequence[str], settings: PlantedSettings, seeds: Sequence[int], json_file: Path | None, *, again: bool
+) -> None:
+    from dataclasses import replace
+
+    from fuzz.planted import PreservingResult, run_preserving
+    from fuzz.progress import Progress
+    from harness.build.planted import preserving_patches
+
+    known = {patch.name: patch for patch in preserving_patches()}
+    for name in names:
+        if name not in known:
+            raise InputError(f"no preserving patch '{name}'; there are: {', '.join(known)}")
+    results: list[PreservingResult] = []
+    interrupted = False
+    try:
+        for name in names or known:
+            for seed in seeds:
+                place = settings.directory / "preserving" / f"seed-{seed}"
+                with Progress(f"{name}, seed {seed}") as progress:
+                    own = replace(settings, seed=seed, directory=place)
+                    result, kept = run_preserving(known[name], own, progress.watch, again=again)
+                results.append(result)
+                verdict = ", ".join(result.findings) or "nothing was found"
+                say(f"{name}, seed {seed}: {verdict}{_KEPT if kept else ''}")
+    except KeyboardInterrupt:
+        interrupted = True
+    say()
+    rows = [
+        (result.name, str(result.seed), str(result.executions), f"{result.seconds:.1f}", ", ".join(result.findings))
+        for result in results
+    ]
+    table(("preserving patch", "seed", "executions", "seconds", "findings (none must be)"), rows)
+    if json_file is not None:
+        write_json(json_file, [vars(result) for result in results])
+    _end(interrupted, len(names or known) * len(seeds) - len(results), [bool(result.findings) for result in results])
+
+
+_KEPT = " (result of an earlier run)"
+
+
+def _end(interrupted: bool, left: int, wrong: Sequence[bool]) -> None:
+    """The exit code, and what is left to do."""
+    if interrupted:
+        say(f"{left} campaigns are left; the same command goes on with them")
+        raise typer.Exit(INTERRUPTED)
+    if any(wrong):
         raise typer.Exit(FOUND)
 
 
+def _verdict(result: PlantedResult) -> str:
+    if result.caught:
+        return f"caught by {result.invariant} after {result.executions} executions, {result.seconds:.1f} s"
+    return f"NOT caught (expected {result.expected_invariant})"
+
+
 def _row(result: PlantedResult) -> tuple[str, ...]:
-    caught = "yes" if result.caught else f"NO (expected {result.expected_invariant})"
     return (
         result.name,
-        caught,
+        "yes" if result.caught else f"NO (expected {result.expected_invariant})",
         result.invariant or "-",
         str(result.executions),
         f"{result.seconds:.1f}",
