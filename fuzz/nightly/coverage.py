@@ -29,7 +29,7 @@ def covered(night: Night, directory: Path, build: str) -> Covered | None:
     left = [
         directory / name
         for campaign in night.campaigns
-        if campaign.build == build
+        if campaign.build == build and campaign.executions
         for name in campaign.directories
         if (directory / name / RECORD_FILE).is_file()
     ]

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 """Runs of a program before it counts as one that shows nothing."""
 
+LONGEST_LINE = 240
+
 
 class Bench:
     """A parked machine on which programs are tried, one after another."""
@@ -114,6 +116,7 @@ def retry(bundle: Bundle, build: str, machine: Bench, origin: Literal["kept", "k
 
 
 def first_line(problem: Exception) -> str:
-    """The first line of a message: enough for a table."""
+    """The first line of a message, cut where it would no longer fit a table."""
     text = str(problem).strip()
-    return text.splitlines()[0] if text else type(problem).__name__
+    line = text.splitlines()[0] if text else type(problem).__name__
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 3] + "..."
