@@ -37,6 +37,7 @@ from harness.findings.words import number
 from harness.kernel_state.elf import Elf
 from harness.machine.qemu import QemuSettings
 from harness.programs.interfaces import Interface
+from harness.programs.program import Program
 
 if TYPE_CHECKING:
     from harness.execution.executor import Executor
@@ -54,6 +55,7 @@ _WORDS_AT_AN_ADDRESS = 4
 _MAXIMUM_ADDRESSES = 16
 _WALKED = ("table", "root", "physical")
 """Names of the evidence of a table's entry: the walk shows them, and what the page holds is nobody's business."""
+_RESULT_FIELDS = "state and victim, error, message info, badge"
 _REPORT_WORDS = 19
 """Words of the report before the general registers."""
 
@@ -135,9 +137,13 @@ def _evidence(bundle: Bundle, artefacts: Artefacts) -> tuple[Symptom, list[dict[
             symptoms = symptoms_of_boot(judge, executor, bundle)
             for symptom in symptoms:
                 if symptom.key == wanted:
-                    population = Interface.load(artefacts).population
-                    places = Places.of(artefacts.config, judge.checker.layout, population, reference.snapshot)
-                    return symptom, _words(symptom.evidence, executor, places)
+                    interface = Interface.load(artefacts)
+                    layout, snapshot = judge.checker.layout, reference.snapshot
+                    places = Places.of(artefacts.config, layout, interface.population, snapshot)
+                    # What else the program breaks tells as much: the first thing to go wrong may be among it.
+                    wrong = [symptom, *(other for other in symptoms if other is not symptom)]
+                    words = [entry for one in wrong for entry in _words(one.evidence, executor, places)]
+                    return symptom, _results(Program.from_bytes(bundle.program, interface), executor) + words
     except StageTimeout as error:
         raise FindingError(f"{bundle.path}: a cold boot with its program does not come to an end: {error}") from error
     found = ", ".join(f"{other.name}:{other.place}" for other in symptoms) or "nothing"
@@ -157,11 +163,19 @@ def _words(evidence: dict[str, Any], executor: Executor, places: Places) -> list
         physical = address if places.describe(address) else places.layout.physical(address)
         if (described := places.describe(physical)) is not None:
             wanted.setdefault(physical & -8, (described, _WORDS_AT_AN_ADDRESS))
-    found = _read(wanted, executor)
-    if not found:
-        base = executor.config.firmware_ram.base
-        found = _read({base: ("EL3's report of the end of the program", _REPORT_WORDS)}, executor)
-    return found
+    if not wanted:
+        wanted[executor.config.firmware_ram.base] = ("EL3's report of the end of the program", _REPORT_WORDS)
+    return _read(wanted, executor)
+
+
+def _results(program: Program, executor: Executor) -> list[dict[str, Any]]:
+    """What the last calls of the program answered, as the victims left it in the exchange area."""
+    base = executor.config.exchange.base + protocol.EXCHANGE_RESULTS
+    wanted = {
+        base + index * protocol.RESULT.itemsize: (f"result of call {index} ({call.name}): {_RESULT_FIELDS}", 4)
+        for index, call in list(enumerate(program.calls))[-_MAXIMUM_ADDRESSES:]
+    }
+    return _read(wanted, executor)
 
 
 def _read(wanted: dict[int, tuple[str, int]], executor: Executor) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from harness.errors import MachineError
 from harness.findings.bundle import Material, write_bundle
 from harness.findings.finding import Finding
-from harness.findings.judge import HARNESS_DEFECT, Judge, Verdict
+from harness.findings.judge import HARNESS_DEFECT, Judge, Verdict, primary
 from harness.findings.minimise import Budget, Limits
 from harness.findings.places import Places
 from harness.findings.signature import (
@@ -77,6 +77,8 @@ class Filer:
         self.artefacts = artefacts
         self.interface = interface
         self.directory = directory
+        self.lasting: set[tuple[str, str]] = set()
+        """Keys of symptoms that no restore takes back: what they are in is not part of the snapshot."""
 
     def label(self, program: bytes, index: int | None) -> str:
         """The label of a call of a program."""
@@ -91,12 +93,20 @@ class Filer:
         """
         for _ in range(2):
             try:
+                if symptom.key in self.lasting:
+                    self.judge.executor.replace()
                 verdict = self.judge.judge(program, stop_after=stop_after)
             except MachineError:
                 self.judge.executor.replace()
             else:
                 return verdict if verdict.shows(symptom) else None
         return None
+
+    def lasts(self, symptom: Symptom) -> bool:
+        """Whether a symptom that a program has shown is still there for the next one: then only a new machine is good."""
+        if symptom.key not in self.lasting and self.verdict(b"", symptom) is not None:
+            self.lasting.add(symptom.key)
+        return symptom.key in self.lasting
 
     def first_call(self, program: bytes, symptom: Symptom) -> int | None:
         """How many calls it takes until the symptom shows; None if it does not."""
@@ -117,10 +127,13 @@ class Filer:
     ) -> Reduced:
         """The smallest program that could be found in which the symptom first shows after a call of the same label.
 
+        It is named by the first of all symptoms that the smallest program shows (`primary`): one bug often breaks
+        several invariants at once, and is one finding all the same.
         `budget` can be ended from outside, unlike `limits`; `keep` is called with each smaller program on the way.
         """
         budget = budget or Budget(limits)
         program = program[: calls_of(program) * CALL_BYTES]
+        self.lasts(symptom)
         count = None
         for _ in range(REPEATS):
             if count is None and self.verdict(program, symptom) is not None:
@@ -143,13 +156,13 @@ class Filer:
         verdict = self.verdict(program, symptom)
         if verdict is None:
             return self._unrepeatable(program, symptom)
-        found = next(other for other in verdict.symptoms if other.key == symptom.key)
-        last = calls_of(program) - 1
+        found, last = primary(verdict.symptoms), calls_of(program) - 1
         return Reduced(program, signature_of(found, self.label(program, last)), last, True, verdict, found)
 
     def at_start(self, symptom: Symptom, verdict: Verdict) -> Reduced:
-        """A symptom of the snapshot itself."""
-        return Reduced(b"", signature_of(symptom, BEFORE_ANY_CALL), None, True, verdict, symptom)
+        """A symptom of the snapshot itself; all of them are one finding."""
+        found = primary(verdict.symptoms or (symptom,))
+        return Reduced(b"", signature_of(found, BEFORE_ANY_CALL), None, True, verdict, found)
 
     def _smaller(
         self, program: Program, symptom: Symptom, budget: Budget, keep: Callable[[Program], None] | None

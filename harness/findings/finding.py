@@ -107,6 +107,8 @@ class Finding(BaseModel):
 def _number_of(value: Any) -> Any:
     if isinstance(value, list):
         return [_number_of(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _number_of(item) for name, item in value.items()}
     return int(value, 16) if isinstance(value, str) and _HEXADECIMAL.fullmatch(value) else value
 
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.findings.signature import NOWHERE, Symptom, failing_function
+from harness.invariants.registry import invariants
+from harness.invariants.world import FAMILY as WORLD
 from harness.kernel_state.elf import Elf
 from harness.protocol import CALL_BYTES
 
@@ -53,6 +55,16 @@ def of_violations(violations: Iterable[Violation]) -> list[Symptom]:
         )
         found.setdefault(symptom.key, symptom)
     return list(found.values())
+
+
+def primary(symptoms: Sequence[Symptom]) -> Symptom:
+    """The one of several symptoms of one program that names the finding.
+
+    World invariants come first, then the others as they are registered; of several kinds of objects the first by
+    name. So it depends on nothing but which symptoms there are.
+    """
+    order = {entry.id: (entry.family != WORLD, number) for number, entry in enumerate(invariants())}
+    return min(symptoms, key=lambda symptom: (order.get(symptom.invariant, (False, -1)), symptom.place))
 
 
 def of_outcome(observation: Observation, kernel: Elf) -> Symptom | None:

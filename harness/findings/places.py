@@ -31,8 +31,12 @@ _NAMES = {
     PopulationKind.EXCHANGE: "exchange area",
     PopulationKind.DEVICE: "device",
 }
-NOT_PHYSICAL = re.compile(r"virtual|vaddr|mappedaddress|entry|word|registers|badge|guard", re.IGNORECASE)
+NOT_PHYSICAL = re.compile(
+    r"virtual|vaddr|mappedaddress|entry|word|registers|badge|guard|[ef][sa]r_el|target", re.IGNORECASE
+)
 """Names of evidence whose numbers are no physical addresses."""
+LOWEST = 0x100_0000
+"""Smaller numbers are sizes and indices rather than addresses: what lies below is the firmware's flash."""
 _NUMBER = re.compile(r"\b0x[0-9a-f]+\b")
 
 
@@ -95,14 +99,18 @@ class Places:
                 lines += f"{address:#x}  {described}\n"
         return lines
 
-    @staticmethod
-    def addresses(evidence: Mapping[str, Any]) -> list[int]:
+    @classmethod
+    def addresses(cls, evidence: Mapping[str, Any]) -> list[int]:
         """The numbers in some evidence that can be physical addresses or kernel pointers."""
         found: list[int] = []
         for name, value in evidence.items():
             if NOT_PHYSICAL.search(name):
                 continue
             for item in value if isinstance(value, list) else [value]:
-                numbers = [item] if isinstance(item, int) else [int(text, 16) for text in _NUMBER.findall(str(item))]
-                found += [number for number in numbers if number >= protocol.PAGE]
-        return list(dict.fromkeys(found))
+                if isinstance(item, Mapping):
+                    found += cls.addresses(item)
+                elif isinstance(item, int):
+                    found.append(item)
+                else:
+                    found += [int(text, 16) for text in _NUMBER.findall(str(item))]
+        return [number for number in dict.fromkeys(found) if number >= LOWEST]

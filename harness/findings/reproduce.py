@@ -152,6 +152,8 @@ def _from_snapshot(filer: Filer, bundle: Bundle, wanted: Signature) -> tuple[boo
         symptoms = filer.judge.judge_start().symptoms
         return _match(symptoms, wanted, BEFORE_ANY_CALL)
     symptom = _symptom(wanted, bundle)
+    if filer.lasts(symptom):
+        filer.judge.executor.replace()
     try:
         symptoms = filer.judge.judge(bundle.program).symptoms
     except MachineError as error:
@@ -161,6 +163,7 @@ def _from_snapshot(filer: Filer, bundle: Bundle, wanted: Signature) -> tuple[boo
         return _match(symptoms, wanted, wanted.label)
     if bundle.finding.first_call is None:
         return _match(symptoms, wanted, wanted.label)
+    filer.lasts(symptom)
     count = filer.first_call(bundle.program, symptom)
     return _match(symptoms, wanted, filer.label(bundle.program, None if count is None else count - 1))
 
@@ -182,7 +185,8 @@ def _from_cold(bundle: Bundle, artefacts: Artefacts, filer: Filer, wanted: Signa
 def symptoms_of_boot(judge: Judge, executor: Executor, bundle: Bundle) -> tuple[Symptom, ...]:
     """What is wrong with a machine that has booted with a finding's program in flash, by a judge of another machine."""
     observation = executor.observe_boot(len(bundle.program) // CALL_BYTES)
-    liveness = of_outcome(observation, judge.kernel)
+    # Without a program the machine stays parked as every program finds it.
+    liveness = of_outcome(observation, judge.kernel) if bundle.program else None
     if liveness is not None:
         return (liveness,)
     report = judge.checker.check(executor.memory, observation)

@@ -96,8 +96,8 @@ def halted(failure: dict[str, Any]) -> bool:
     gdb.execute("backtrace")
     place: str = failure["place"]
     if failure["kind"] == "kernel-fault":
-        esr, far = (gdb.parse_and_eval(f"${name}") for name in ("ESR_EL1", "FAR_EL1"))
-        say(f"\nThe exception, ESR {esr}, address {far}, came from")
+        esr, far = (int(gdb.parse_and_eval(f"(unsigned long)${name}")) for name in ("ESR_EL1", "FAR_EL1"))
+        say(f"\nThe exception, ESR {esr:#x}, address {far:#x}, came from")
         where: str = gdb.execute("info symbol $ELR_EL1", to_string=True)
         gdb.write(where)
         return where.split(" ")[0] == place
