@@ -62,9 +62,14 @@ class Judgement:
     requests: list[Request] = field(default_factory=list)
     """Questions that only the state right before a call answers."""
 
+    @property
+    def full(self) -> bool:
+        """Whether further objects are left out: then they need not be described."""
+        return len(self.broken) >= MAXIMUM_VIOLATIONS
+
     def fail(self, message: str, object_kind: str, **evidence: Any) -> None:
         """Add an object that breaks the invariant."""
-        if len(self.broken) < MAXIMUM_VIOLATIONS:
+        if not self.full:
             self.broken.append((message, evidence, object_kind))
 
     def fail_field(
@@ -82,17 +87,23 @@ class Judgement:
 
     def fail_thread(self, threads: Threads, row: int, field: str, found: object, expected: object) -> None:
         """Add a thread whose `field` is wrong."""
+        if self.full:
+            return
         described = threads.describe(row)
         name = f" ({described['name']})" if described.get("name") else ""
         self.fail_field(f"tcb at {described['tcb']}{name}", "tcb", field, found, expected, **described)
 
     def fail_object(self, objects: IpcObjects, row: int, field: str, found: object, expected: object) -> None:
         """Add an endpoint or notification whose `field` is wrong."""
+        if self.full:
+            return
         described, kind = objects.describe(row), objects.block.name
         self.fail_field(f"{kind} at {described[kind]}", kind, field, found, expected, **described)
 
     def fail_cap(self, caps: CapTable, row: int, field: str, found: object, expected: object, **evidence: Any) -> None:
         """Add a capability whose `field` is wrong, by row of the state's table."""
+        if self.full:
+            return
         described = caps.describe(row) | evidence
         self.fail_field(
             f"{described['cap']} at {described['slot']}", described["cap"], field, found, expected, **described

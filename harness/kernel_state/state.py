@@ -29,6 +29,8 @@ Array = np.ndarray[Any, Any]
 
 MAXIMUM_SLOTS = 1 << 19
 """Bound of the search for slots: all of secure RAM."""
+MAXIMUM_NESTING = 1 << 12
+"""Bound of CNodes within CNodes that the search follows; what lies deeper is not found, and links to it are wrong."""
 _TTBR_ADDRESS = ((1 << 48) - 1) & ~1
 
 
@@ -136,7 +138,8 @@ class KernelState:
         first = self._first_containers()
         waiting = [*first, *self._hints]
         pieces: list[CapTable] = []
-        while True:
+        asked = False
+        for _ in range(MAXIMUM_NESTING):
             fresh = []
             for container in waiting:
                 key = (container.address, container.slots)
@@ -149,11 +152,15 @@ class KernelState:
                 containers += fresh
                 pieces.append(piece)
                 waiting = self._containers_of(piece, known)
+                asked = False
                 continue
-            table = self._join(pieces)
-            waiting = self._owners(containers, table)
+            if asked:
+                break  # nothing more fits
+            waiting = self._owners(containers, self._join(pieces))
+            asked = True
             if not waiting:
                 break
+        table = self._join(pieces)
         return self._backed(containers, table, {container.address for container in first})
 
     def _read_slots(self, fresh: list[Container], first: int) -> CapTable:
