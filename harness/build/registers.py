@@ -24,7 +24,9 @@ _SYSTEM = (
     # Floating point
     "fpcr fpsr "
     # Where EL3 returns to
-    "elr_el3 spsr_el3"
+    "elr_el3 spsr_el3 "
+    # Nothing below EL3 can change it, but a firmware that is under test may: no later program shall be blamed
+    "scr_el3"
 ).split()
 
 # Kept by EL3 in its report for S-EL1, whose accesses trap: name, field of the report.

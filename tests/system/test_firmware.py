@@ -40,9 +40,9 @@ from tests.system.bare import (
 SMC = {function.name: function.id for function in load_smc_functions()}
 DISTINCT = [0x1111_0000_0000_0000 + 0x0101_0101 * number for number in range(31)]
 # Changed by the guest, each to a value of its own; ACTLR, AMAIR and AFSR are not stored by QEMU, and
-# what only AArch32 uses cannot be written from AArch64 at EL1.
+# what only AArch32 uses cannot be written from AArch64 at EL1, nor can SCR_EL3.
 UNCHANGED = set("actlr_el1 amair_el1 afsr0_el1 afsr1_el1 dacr32_el2 ifsr32_el2 fpexc32_el2".split()) | set(
-    "spsr_abt spsr_und spsr_irq spsr_fiq".split()
+    "spsr_abt spsr_und spsr_irq spsr_fiq scr_el3".split()
 )
 
 
