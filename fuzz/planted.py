@@ -23,7 +23,7 @@ from harness.build.system import build
 from harness.configs import MachineConfig
 from harness.errors import OutputError
 from harness.files import write_whole
-from harness.findings.bundle import read_bundle
+from harness.findings.bundle import names_shown, read_bundle
 from harness.findings.reproduce import reproduce
 from harness.findings.signature import BEFORE_ANY_CALL, Signature
 
@@ -198,8 +198,11 @@ def _read_kept(path: Path, identity: str, limit: float) -> dict[str, Any] | None
 
 
 def is_catch(finding: FindingSummary, bug: PlantedBug, *, release: bool = False) -> bool:
-    """Whether a finding is what the planted bug must give."""
-    return (finding.invariant or finding.kind) in bug.catches(release=release)
+    """Whether a finding is what the planted bug must give, or its program shows that besides."""
+    names = {finding.invariant or finding.kind}
+    if finding.path is not None:
+        names |= names_shown(finding.path)
+    return not names.isdisjoint(bug.catches(release=release))
 
 
 def _by_a_call(finding: FindingSummary) -> bool:

@@ -32,6 +32,7 @@ from pydantic import ValidationError
 from harness.configs import MachineConfig, load_config
 from harness.errors import FindingError, ImageError, OutputError
 from harness.findings.finding import Finding, current_format, to_yaml
+from harness.findings.signature import Signature
 from harness.machine.memory import Image
 from harness.protocol import CALL_BYTES, MAXIMUM_CALLS
 from harness.yaml_source import read_yaml
@@ -158,6 +159,18 @@ def read_bundle(path: Path) -> Bundle:
         if patch.parent != path / PATCHES or not patch.is_file():
             raise FindingError(f"{patch}: missing, but {FINDING_FILE} names it in 'extra_patches'")
     return Bundle(path, finding, program, load_config(config_file), patches)
+
+
+def names_shown(path: Path) -> frozenset[str]:
+    """Names of all invariants and faults that a filed finding's program shows, not only of the one in its signature.
+
+    Empty if it cannot be read.
+    """
+    try:
+        finding = _read_finding(path / FINDING_FILE)
+    except FindingError:
+        return frozenset()
+    return frozenset(Signature.parse(text).name for text in (finding.signature, *finding.also))
 
 
 def _read_finding(path: Path) -> Finding:

@@ -103,7 +103,7 @@ class Filer:
         return None
 
     def lasts(self, symptom: Symptom) -> bool:
-        """Whether a symptom that a program has shown is still there for the next one: then only a new machine is good."""
+        """Whether a symptom that a program has shown outlasts the restore: only a new machine is good then."""
         if symptom.key not in self.lasting and self.verdict(b"", symptom) is not None:
             self.lasting.add(symptom.key)
         return symptom.key in self.lasting
