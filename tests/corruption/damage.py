@@ -36,10 +36,11 @@ class Damage:
             "a page of copies": self.copies,
             "anything anywhere": self.anywhere,
             "a crowd": self.crowd,
+            "a chain of CNodes": self.chain,
             "everything": self.everything,
         }
         self._names = list(self._kinds)
-        self._weights = [1 if name in ("a crowd", "everything") else 4 for name in self._names]
+        self._weights = [1 if name in ("a crowd", "a chain of CNodes", "everything") else 4 for name in self._names]
         self._groups = list(places.groups)
 
     @property
@@ -218,3 +219,20 @@ class Damage:
         block["capType"].put(words, self.layout.cap_types["cnode_cap"])
         for _ in range(8):
             memory.poke(choice.choice(self.places.slots), *words)
+
+    def chain(self, choice: random.Random) -> None:
+        """CNodes that each hold a capability to the next one, up to 65,536 of them."""
+        memory, bits = self.memory, choice.choice((6, 6, 7, 9))
+        count = choice.choice((4, 100, 1 << 22 >> bits))
+        start = (choice.randrange(1 << 23) & -(1 << bits)) >> 3
+        block = self.layout.block("cnode_cap")
+        words = [0] * block.words
+        block["capCNodePtr"].put(words, self.layout.virtual(self._address(start)))
+        block["capCNodeRadix"].put(words, bits - self.layout.slot_bits)
+        block["capType"].put(words, self.layout.cap_types["cnode_cap"])
+        memory.poke(choice.choice(self.places.slots), *words)
+        nodes = np.zeros((count, 1 << bits - 3), np.uint64)
+        nodes[:, :2] = words
+        pointer = block["capCNodePtr"].word
+        nodes[:, pointer] += np.arange(1, count + 1, dtype=np.uint64) << np.uint64(bits)
+        memory.fill(start, nodes.reshape(-1))
