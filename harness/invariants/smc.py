@@ -163,8 +163,8 @@ class SmcAuthority:
                 evidence["message_registers"] = [hex(word) for word in message]
                 judgement.fail(f"x0-x7 of the SMC are not the message of call {index} ({name})", "smc", **evidence)
         for index, badge in past.badged_again:
-            message = f"call {index} gave another badge to an SMC capability for {badge:#x}"
-            judgement.fail(message, "smc_cap", call=index, badge=hex(badge))
+            again = f"call {index} gave another badge to an SMC capability for {badge:#x}"
+            judgement.fail(again, "smc_cap", call=index, badge=hex(badge))
 
     def _evidence(self, call: Decoded, index: int, registers: list[int]) -> dict[str, Any]:
         return {

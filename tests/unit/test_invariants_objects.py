@@ -55,7 +55,8 @@ LEGAL: dict[str, Change] = {
     "as it is": lambda m: None,
     "a table that was never mapped": both(lambda m: _table(m, 60), lambda m: _in_arena(m, 60)),
     "two capabilities to a mapped table": both(
-        lambda m: (_table(m, 60, mapped=1, address=0x600000), _table(m, 61, mapped=1, address=0x600000)),
+        lambda m: _table(m, 60, mapped=1, address=0x600000),
+        lambda m: _table(m, 61, mapped=1, address=0x600000),
         lambda m: _in_arena(m, 60, 61),
     ),
     "a mapped table whose place holds nothing": lambda m: m.entry(m.pd, 0, 0),
@@ -65,14 +66,12 @@ LEGAL: dict[str, Change] = {
         lambda m: _in_arena(m, 60),
     ),
     "a frame whose mapping is gone": lambda m: m.entry(m.pt, 0, 0),
-    "a frame that says where it was mapped before": lambda m: (
-        m.entry(m.pt, 0, 0),
-        m.set(m.slot(10), m.frame(m.page, at=0x7000)),
+    "a frame that says where it was mapped before": both(
+        lambda m: m.entry(m.pt, 0, 0), lambda m: _frame_again(m, 0x7000)
     ),
     "a copy next to its original": lambda m: _second_cap(m, linked=True),
-    "an ASID pool that was deleted": lambda m: (
-        m.memory.put(m.var("armKSASIDTable"), 0),
-        m.memory.put(m.slot(7), 0, 0, 0, 0),
+    "an ASID pool that was deleted": both(
+        lambda m: m.memory.put(m.var("armKSASIDTable"), 0), lambda m: m.memory.put(m.slot(7), 0, 0, 0, 0)
     ),
     "a pool that is not in the table any more": lambda m: m.memory.put(m.var("armKSASIDTable"), 0),
     "a CNode without guard": both(_cnode(ARENA + 0x100), lambda m: _in_arena(m, 60)),
@@ -210,13 +209,14 @@ CAUGHT: dict[str, tuple[list[str], Change]] = {
     "two capabilities to a table mapped in two places": (
         ["unique_table_refs"],
         both(
-            lambda m: (_table(m, 60, mapped=1, address=0x600000), _table(m, 61, mapped=1, address=0x800000)),
+            lambda m: _table(m, 60, mapped=1, address=0x600000),
+            lambda m: _table(m, 61, mapped=1, address=0x800000),
             lambda m: _in_arena(m, 60, 61),
         ),
     ),
     "two capabilities to a table that is not mapped": (
         ["unique_table_refs"],
-        both(lambda m: (_table(m, 60), _table(m, 61)), lambda m: _in_arena(m, 60, 61)),
+        both(lambda m: _table(m, 60), lambda m: _table(m, 61), lambda m: _in_arena(m, 60, 61)),
     ),
     "a page whose capability is not mapped": (["valid_vs_lookup"], lambda m: _frame_again(m, None)),
     "a page whose capability is mapped elsewhere": (["valid_vs_lookup"], lambda m: _frame_again(m, 0x5000)),

@@ -113,9 +113,9 @@ LEGAL: dict[str, Change] = {
         ),
         lambda m: m.link(m.slot(20), m.slot(21), m.arena + 0x100),
     ),
-    "an interrupt without handler": lambda m: (
-        _clear_slot(m, m.slot(90, m.irq_node)),
-        m.memory.put(m.slot(55) + 16, *m.node(0, 0, first_badged=True)),
+    "an interrupt without handler": both(
+        lambda m: _clear_slot(m, m.slot(90, m.irq_node)),
+        lambda m: m.memory.put(m.slot(55) + 16, *m.node(0, 0, first_badged=True)),
     ),
     "an FPU owner": lambda m: m.memory.put(
         m.var("ksActiveFPUState"), m.tcb(m.ready) + m.layout.struct("user_context")["fpuState"].offset
