@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,15 +13,30 @@ import typer
 from rich.text import Text
 
 from harness.build.artefacts import PROJECT
-from harness.commands.options import ExtraPatchOption, ForceOption, ReleaseOption, built
-from harness.commands.output import say, table, working
+from harness.commands.options import ConfigOption, ExtraPatchOption, ForceOption, ReleaseOption, built
+from harness.commands.output import console, say, table, working
 from harness.commands.run import FOUND
 from harness.configs import DEFAULT_CONFIG
+from harness.errors import InputError
 
 if TYPE_CHECKING:
-    from harness.invariants.checker import CheckReport
+    from harness.invariants.checker import Checker, CheckReport
+    from harness.kernel_state.memory import MemoryImage
+    from harness.kernel_state.state import KernelState
+    from harness.view.nodes import Node
 
 EXAMPLES = PROJECT / "examples"
+_YAML = (".yaml", ".yml")
+
+
+class View(StrEnum):
+    """What `--tree` can show."""
+
+    UNTYPEDS = "untypeds"
+    CSPACES = "cspaces"
+    VSPACES = "vspaces"
+    THREADS = "threads"
+    ALL = "all"
 
 
 @dataclass
@@ -32,6 +48,8 @@ class Tally:
     """By invariant: each violation's message, and in what it was found first."""
     other: list[str] = field(default_factory=list)
     """What is wrong besides invariants: a kernel that halted, a hang."""
+    trees: list[Node] = field(default_factory=list)
+    """The system, by view."""
 
     def add(self, report: CheckReport, where: str) -> None:
         """Add one report; `where` tells in what it was found."""
@@ -40,27 +58,56 @@ class Tally:
         for violation in report.violations:
             self.messages.setdefault(violation.invariant, {}).setdefault(violation.message, where)
 
+    def look(self, state: KernelState, view: View | None) -> None:
+        """Keep what one view, or each of them, shows of a state."""
+        from harness.view.names import Names
+        from harness.view.trees import VIEWS, tree
+
+        names = Names.of(state)
+        self.trees = [tree(state, name, names) for name in (VIEWS if view in (None, View.ALL) else (str(view),))]
+
 
 def check(
     what: Annotated[
-        str, typer.Argument(metavar="[CONFIG|FINDING]", help="A machine config, or a finding's directory.")
+        str,
+        typer.Argument(
+            metavar="[CONFIG|FINDING|IMAGE]",
+            help="A machine config, a finding's directory, or a file with an image of memory.",
+        ),
     ] = DEFAULT_CONFIG,
+    view: Annotated[
+        View | None, typer.Option("--tree", help="Show the system as a tree: one part of it, or all.")
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option("--depth", min=0, metavar="LEVELS", help="With --tree: levels that are shown.")
+    ] = None,
+    after: Annotated[
+        Path | None,
+        typer.Option("--after", metavar="PROGRAM.yaml", help="Take the machine as this program leaves it."),
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    base: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS", help="With a raw IMAGE: physical address of its first byte; secure RAM's."),
+    ] = "",
     release: ReleaseOption = False,
     extra_patch: ExtraPatchOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Run the example programs (or take a finding's memory), and print every invariant."""
-    is_config = "/" not in what or Path(what).suffix in (".yaml", ".yml")
-    if not is_config or Path(what).name == "finding.yaml" or Path(what).is_dir():
-        tally = _check_finding(Path(what), force=force)
+    """Run the example programs (or take a finding's memory, or an image), and print every invariant and the system."""
+    path = Path(what)
+    if path.is_file() and path.suffix not in _YAML:
+        tally = _check_image(path, view, config=config, base=base, release=release, extra=extra_patch)
+    elif path.is_dir() or path.name == "finding.yaml" or ("/" in what and path.suffix not in _YAML):
+        tally = _check_finding(path, view, force=force)
     else:
-        tally = _check_examples(what, release=release, extra=extra_patch)
-    _show(tally)
+        tally = _check_programs(what, view, after=after, release=release, extra=extra_patch)
+    _show(tally, view, depth)
     if tally.messages or tally.other:
         raise typer.Exit(FOUND)
 
 
-def _check_finding(path: Path, *, force: bool) -> Tally:
+def _check_finding(path: Path, view: View | None, *, force: bool) -> Tally:
     """Judge the memory that a finding keeps; no machine takes part."""
     from harness.findings.bundle import read_bundle
     from harness.findings.reproduce import build_of
@@ -73,13 +120,52 @@ def _check_finding(path: Path, *, force: bool) -> Tally:
         artefacts = build_of(bundle, force=force)
     # A finding keeps one memory, so what must not have changed since the snapshot is only judged by itself.
     checker = Checker(Layout.from_artefacts(artefacts), bundle.config, memory, firmware_elf=artefacts.firmware_elf)
+    return _judge(checker, memory, bundle.path.name, view)
+
+
+def _check_image(
+    path: Path, view: View | None, *, config: str, base: str, release: bool, extra: list[Path] | None
+) -> Tally:
+    """Judge an image of memory: one that a finding keeps, or the bytes of RAM as they are."""
+    from harness.invariants.checker import Checker
+    from harness.kernel_state.layout import Layout
+
+    artefacts = built(config, release=release, extra=extra)
+    memory = _image(path, _address(base) if base else artefacts.config.secure_ram.base)
+    checker = Checker(Layout.from_artefacts(artefacts), artefacts.config, memory, firmware_elf=artefacts.firmware_elf)
+    return _judge(checker, memory, path.name, view)
+
+
+def _image(path: Path, base: int) -> MemoryImage:
+    from harness.kernel_state.memory import FileImage
+    from harness.machine.memory import GZIP_MAGIC, ZIP_MAGIC, Image
+
+    try:
+        with path.open("rb") as file:
+            begin = file.read(2)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    return Image.from_file(path) if begin in (GZIP_MAGIC, ZIP_MAGIC) else FileImage(path, base)
+
+
+def _address(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError as error:
+        raise InputError(f"--base {text}: not an address; give one such as 0xe000000") from error
+
+
+def _judge(checker: Checker, memory: MemoryImage, name: str, view: View | None) -> Tally:
     tally = Tally()
-    tally.add(checker.check(memory), bundle.path.name)
+    tally.add(checker.check(memory), name)
+    tally.look(checker.snapshot, view)
     return tally
 
 
-def _check_examples(config: str, *, release: bool, extra: list[Path] | None) -> Tally:
-    """Judge the machine as it parks, and after each example program."""
+def _check_programs(
+    config: str, view: View | None, *, after: Path | None, release: bool, extra: list[Path] | None
+) -> Tally:
+    """Judge the machine as it parks, and after each example program; or after one program alone."""
     artefacts = built(config, release=release, extra=extra)
     from harness.execution.executor import Executor
     from harness.findings.judge import Judge, of_outcome
@@ -87,7 +173,9 @@ def _check_examples(config: str, *, release: bool, extra: list[Path] | None) -> 
     from harness.programs.program import Program
 
     interface = Interface.load(artefacts)
-    programs = {path.name: Program.load(path, interface).to_bytes() for path in sorted(EXAMPLES.glob("*.yaml"))}
+    paths = [after] if after is not None else sorted(EXAMPLES.glob("*.yaml"))
+    programs = {path.name: Program.load(path, interface).to_bytes() for path in paths}
+    shown = after.name if after is not None else "as it parks"
     tally = Tally()
     with ExitStack() as stack:
         with working("booting"):
@@ -96,19 +184,30 @@ def _check_examples(config: str, *, release: bool, extra: list[Path] | None) -> 
         for name, program in {"as it parks": b"", **programs}.items():
             with working(name):
                 observation = executor.run(program)
+                if name == shown:
+                    tally.look(judge.checker.state(executor.memory, observation), view)
                 if symptom := of_outcome(observation, judge.kernel):
                     tally.other.append(f"{name}: {symptom.kind} in {symptom.place}: {symptom.message}")
                     continue
                 report = judge.check(observation)
                 judge.settle(report, program)
                 tally.add(report, name)
-    say(f"{artefacts.config.name}: the machine as it parks, and after {len(programs)} example programs")
+    what = f"after {after}" if after is not None else f"after {len(programs)} example programs"
+    say(f"{artefacts.config.name}: the machine as it parks, and {what}")
     return tally
 
 
-def _show(tally: Tally) -> None:
+def _show(tally: Tally, view: View | None, depth: int | None) -> None:
     from harness.invariants.registry import invariants
 
+    if view is None:
+        # The head line of each view: counts. The trees are for who asks for them.
+        for node in tally.trees:
+            say(node.text)
+        say("(--tree VIEW shows them: untypeds, cspaces, vspaces, threads or all)", "dim")
+        say()
+    for node in tally.trees if view is not None else ():
+        _show_tree(node, depth)
     rows = []
     for entry in invariants():
         judged, broken = tally.judged.get(entry.id, 0), tally.messages.get(entry.id, {})
@@ -125,3 +224,12 @@ def _show(tally: Tally) -> None:
             say(f"{name}: {where}: {message}", "red")
     for message in tally.other:
         say(message, "red")
+
+
+def _show_tree(node: Node, depth: int | None) -> None:
+    if console.is_terminal:
+        console.print(node.rich(depth))
+    else:
+        for line in node.lines(depth):
+            say(line)
+    say()

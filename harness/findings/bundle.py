@@ -21,7 +21,6 @@ import gzip
 import os
 import shutil
 import tempfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.configs import MachineConfig, load_config
-from harness.errors import FindingError, ImageError, OutputError
+from harness.errors import ConfigError, FindingError, ImageError, OutputError
 from harness.findings.finding import Finding, current_format, to_yaml
 from harness.findings.signature import Signature
 from harness.machine.memory import Image
@@ -79,12 +78,12 @@ class Bundle:
     def memory(self) -> Image:
         """The memory that was judged; FindingError if it is missing or damaged."""
         file = self.path / MEMORY_FILE
+        if not file.is_file():
+            raise FindingError(f"{file}: missing; the finding holds no memory to look at")
         try:
-            return Image.from_bytes(gzip.decompress(file.read_bytes()))
-        except FileNotFoundError as error:
-            raise FindingError(f"{file}: missing; the finding holds no memory to look at") from error
-        except (OSError, EOFError, zlib.error, ImageError) as error:
-            raise FindingError(f"{file}: not a memory image: {error}") from error
+            return Image.from_file(file)
+        except ImageError as error:
+            raise FindingError(str(error)) from error
 
 
 def config_text(config: MachineConfig) -> str:
@@ -158,7 +157,12 @@ def read_bundle(path: Path) -> Bundle:
     for patch in patches:
         if patch.parent != path / PATCHES or not patch.is_file():
             raise FindingError(f"{patch}: missing, but {FINDING_FILE} names it in 'extra_patches'")
-    return Bundle(path, finding, program, load_config(config_file), patches)
+    try:
+        config = load_config(config_file)
+    except ConfigError as error:
+        first, *more = str(error).splitlines()
+        raise FindingError(first + (f" (and {len(more)} more)" if more else "")) from error
+    return Bundle(path, finding, program, config, patches)
 
 
 def names_shown(path: Path) -> frozenset[str]:

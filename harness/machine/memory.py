@@ -11,6 +11,7 @@ import ctypes
 import io
 import mmap
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,11 @@ from harness.protocol import PAGE
 
 Bytes = npt.NDArray[np.uint8]
 
+GZIP_MAGIC = b"\x1f\x8b"
+ZIP_MAGIC = b"PK"
+"""What files of images begin with: compressed, and not."""
+MAXIMUM_IMAGE = 1 << 30
+"""Bytes of an image that is unpacked; a compressed file can claim any number."""
 _CHUNK = 2 << 20
 _FALLOC_PUNCH_HOLE = 2 | 1
 """FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE of linux/falloc.h."""
@@ -216,6 +222,9 @@ class Image:
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                # Its parts are stored as they are: one that claims more than there is comes from elsewhere.
+                if sum(info.file_size for info in archive.zip.infolist()) > len(data):
+                    raise ImageError("its parts are larger than the file")
                 table = zip(archive["bank_names"], archive["bank_table"], strict=True)
                 image_banks = tuple(Bank(str(name), int(row[0]), int(row[1])) for name, row in table)
                 parts = {
@@ -225,13 +234,34 @@ class Image:
                 }
         except Exception as error:
             # A damaged archive can raise nearly anything: zipfile, zlib and numpy each have errors of their own.
-            raise ImageError(f"not a memory image: {error}") from error
+            first = str(error).split("\n", 1)[0][:200]
+            raise ImageError(f"not a memory image: {first or type(error).__name__}") from error
+        for base, part in parts.items():
+            if part.ndim != 1 or not any(b.base <= base and base + len(part) <= b.end for b in image_banks):
+                raise ImageError(f"not a memory image: its part at {base:#x} lies outside of its RAM")
         return cls(image_banks, parts)
 
     @classmethod
     def from_file(cls, path: Path) -> Image:
-        """Read an image from a file; raises ImageError naming it."""
+        """Read an image from a file, compressed or not; raises ImageError naming it."""
         try:
-            return cls.from_bytes(path.read_bytes())
+            data = path.read_bytes()
+            return cls.from_bytes(_decompressed(data) if data.startswith(GZIP_MAGIC) else data)
+        except FileNotFoundError as error:
+            raise ImageError(f"{path}: there is no such file") from error
         except (OSError, ImageError) as error:
             raise ImageError(f"{path}: {error}") from error
+
+
+def _decompressed(data: bytes) -> bytes:
+    """What gzip compressed; raises ImageError for anything else, and for more than MAXIMUM_IMAGE bytes."""
+    stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        content = stream.decompress(data, MAXIMUM_IMAGE)
+    except zlib.error as error:
+        raise ImageError(f"damaged: {error}") from error
+    if stream.unconsumed_tail:
+        raise ImageError(f"more than {MAXIMUM_IMAGE >> 20} MiB once unpacked")
+    if not stream.eof:
+        raise ImageError("truncated: it ends before its content does")
+    return content
