@@ -19,6 +19,8 @@ from harness.errors import BothworldsError, EnvironmentFailure, InputError, Outp
 
 CAMPAIGN_FILE = "campaign.json"
 """What a campaign writes of itself while it runs."""
+SECONDS_AROUND = 1.5
+"""What a campaign takes beside its own time, at least: ending its workers, writing coverage."""
 MINIMUM_SECONDS = 1.0
 """A campaign that would get less than this is left out."""
 

@@ -182,10 +182,11 @@ class _Run:
 
     def _campaigns(self) -> None:
         runner = campaigns.Runner(self.night, self.directory, self.store, self.artefacts, self._save)
+        around = campaigns.SECONDS_AROUND
         while left := campaigns.shares(self.night.campaigns, self.night.builds, self.plan.targets):
             index = min(left)
             record = self.night.campaigns[index]
-            seconds = next_share(self.time.left_for_campaigns, left, index)
+            seconds = next_share(self.time.left_for_campaigns - around * len(left), left, index)
             if seconds < campaigns.MINIMUM_SECONDS:
                 record.state, record.message = Ran.NOT_RUN, "no time was left for it"
                 self._save()
@@ -195,6 +196,7 @@ class _Run:
                         self.night.campaigns[one].message = record.message
                 return
             say(f"{record.target} on {record.build}: {seconds:.0f} s")
+            started = time.monotonic()
             runner.run(
                 record,
                 seconds,
@@ -205,6 +207,7 @@ class _Run:
                 patches=self.plan.extra_patches,
             )
             record.message = "" if record.state is Ran.DONE else record.message
+            around = max(around, time.monotonic() - started - seconds)
 
     def _fresh(self) -> None:
         """Make what is new smaller and run it again."""
