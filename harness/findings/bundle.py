@@ -8,6 +8,7 @@
     program.yaml        the program for people
     config.yaml         the machine config
     patches/            kernel patches that came on top of the series (--extra-patch)
+    own/                the user's kernel tree as a patch, and firmware (--kernel-source, --firmware)
     memory.image.gz     the memory that was judged (`harness.machine.memory.Image`, compressed)
     consoles/*.txt      what each console said
     registers.yaml      registers at the park, and the backtrace
@@ -28,6 +29,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from harness.build.artefacts import NO_OWN_CODE, OwnCode
 from harness.configs import MachineConfig, load_config
 from harness.errors import ConfigError, FindingError, ImageError, OutputError
 from harness.findings.finding import Finding, current_format, to_yaml
@@ -44,6 +46,9 @@ MEMORY_FILE = "memory.image.gz"
 REGISTERS_FILE = "registers.yaml"
 CONSOLES = "consoles"
 PATCHES = "patches"
+OWN = "own"
+KERNEL_SOURCE = "kernel-source.patch"
+FIRMWARE = "firmware.elf"
 
 REBUILT_HASHES = ("kernel", "patches", "firmware", "config")
 """Hashes that must be equal before a replay means anything. The plugin only watches."""
@@ -63,6 +68,8 @@ class Material:
     registers: Mapping[str, Any] = field(default_factory=dict)
     backtrace: list[str] = field(default_factory=list)
     patches: list[Path] = field(default_factory=list)
+    own: OwnCode = NO_OWN_CODE
+    """`firmware` is an ELF file."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ class Bundle:
     program: bytes
     config: MachineConfig
     patches: list[Path]
+    own: OwnCode = NO_OWN_CODE
 
     def memory(self) -> Image:
         """The memory that was judged; FindingError if it is missing or damaged."""
@@ -131,6 +139,10 @@ def _fill(work: Path, finding: Finding, material: Material) -> None:
         (work / PATCHES).mkdir()
         for name, patch in zip(finding.extra_patches, material.patches, strict=True):
             shutil.copyfile(patch, work / PATCHES / name)
+    for name, file in ((KERNEL_SOURCE, material.own.source_patch), (FIRMWARE, material.own.firmware)):
+        if file is not None:
+            (work / OWN).mkdir(exist_ok=True)
+            shutil.copyfile(file, work / OWN / name)
     (work / FINDING_FILE).write_text(finding.to_text())
 
 
@@ -162,7 +174,21 @@ def read_bundle(path: Path) -> Bundle:
     except ConfigError as error:
         first, *more = str(error).splitlines()
         raise FindingError(first + (f" (and {len(more)} more)" if more else "")) from error
-    return Bundle(path, finding, program, config, patches)
+    return Bundle(path, finding, program, config, patches, _own_code(path, finding))
+
+
+def _own_code(path: Path, finding: Finding) -> OwnCode:
+    """The user's own code that a finding keeps; FindingError if it is not there."""
+
+    def kept(name: str, field: str) -> Path:
+        file = path / OWN / name
+        if not file.is_file():
+            raise FindingError(f"{file}: missing, but {FINDING_FILE} says '{field}: true'")
+        return file
+
+    source = kept(KERNEL_SOURCE, "own_kernel_source") if finding.own_kernel_source else None
+    firmware = kept(FIRMWARE, "own_firmware") if finding.own_firmware else None
+    return OwnCode(source, finding.series, firmware)
 
 
 def names_shown(path: Path) -> frozenset[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -192,6 +192,7 @@ class Filer:
         path = self.directory / reduced.signature.directory_name
         program = Program.from_bytes(reduced.program, self.interface)
         config, layout = self.artefacts.config, self.judge.checker.layout
+        own = self.artefacts.own
         finding = Finding(
             signature=str(reduced.signature),
             kind=symptom.kind,
@@ -211,6 +212,9 @@ class Filer:
             kernel="release" if self.artefacts.release else "debug",
             interface=self.interface.identity,
             extra_patches=[f"{number:02}-{patch.name}" for number, patch in enumerate(origin.extra_patches)],
+            own_kernel_source=own.source_patch is not None,
+            series=own.series,
+            own_firmware=own.firmware is not None,
             hashes=dict(self.artefacts.hashes),
             versions=versions(self.judge.executor.machine),
             qemu_command=shlex.join(self.judge.executor.machine.command),
@@ -223,6 +227,7 @@ class Filer:
             program_yaml=program.to_yaml(),
             config=config,
             patches=origin.extra_patches,
+            own=own if own.firmware is None else replace(own, firmware=self.artefacts.firmware_elf),
         )
         if observation is not None:
             self._add_machine(material, observation)

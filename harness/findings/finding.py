@@ -35,6 +35,9 @@ KINDS = {
 """Kinds of findings, in words."""
 
 
+_OWN_FIELDS = ("own_kernel_source", "series", "own_firmware")
+
+
 class Finding(BaseModel):
     """`finding.yaml`; the order of the fields is that of the file."""
 
@@ -47,6 +50,12 @@ class Finding(BaseModel):
     """Only the debug kernel has assertions and a console."""
     config: str
     extra_patches: list[str] = []
+    own_kernel_source: bool = False
+    """Whether the kernel was built from a user's own tree, which lies in the directory as a patch."""
+    series: bool = True
+    """Whether the project's series was applied to it."""
+    own_firmware: bool = False
+    """Whether the firmware was a user's own; its ELF file lies in the directory."""
     kind: str
     invariant: str | None = None
     place: str
@@ -101,7 +110,10 @@ class Finding(BaseModel):
 
     def to_text(self) -> str:
         """The text of `finding.yaml`."""
-        return f"# {self.heading[:1].upper()}{self.heading[1:]}.\n" + to_yaml(self.model_dump(mode="python"))
+        # Most builds are the project's own: only the others say what is not.
+        usual = {name for name in _OWN_FIELDS if getattr(self, name) == type(self).model_fields[name].default}
+        content = self.model_dump(mode="python", exclude=usual)
+        return f"# {self.heading[:1].upper()}{self.heading[1:]}.\n" + to_yaml(content)
 
 
 def _number_of(value: Any) -> Any:

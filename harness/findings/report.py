@@ -20,6 +20,9 @@ def describe(bundle: Bundle) -> list[str]:
         f"kind        {finding.kind}: {finding.heading}",
         f"message     {finding.message}",
         f"kernel      {finding.kernel}, config {finding.config}"
+        + (", from a tree of one's own" if finding.own_kernel_source else "")
+        + ("" if finding.series else ", without the series")
+        + (", with a firmware of one's own" if finding.own_firmware else "")
         + (f", with {', '.join(finding.extra_patches)}" if finding.extra_patches else ""),
         f"program     {len(finding.program.splitlines())} calls, ended with '{finding.outcome}'",
         *(f"         {line}" for line in finding.program.splitlines()),

@@ -77,7 +77,7 @@ def build_of(bundle: Bundle, *, force: bool = False, tell: Tell | None = None) -
     """
     from harness.build.system import build
 
-    artefacts = build(bundle.config, release=bundle.finding.release, extra_patches=bundle.patches)
+    artefacts = build(bundle.config, release=bundle.finding.release, extra_patches=bundle.patches, own=bundle.own)
     different = hash_mismatches(bundle.finding, artefacts.hashes)
     if different and not force:
         raise FindingError(
