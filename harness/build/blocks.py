@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from harness.build.artefacts import Artefacts, cache_directory
 from harness.build.dead_ends import Block, halting, never_returning
 from harness.kernel_state.elf import Elf
 
-_VERSION = "3"
+_VERSION = "4"
 _CONDITIONAL = {"cbz", "cbnz", "tbz", "tbnz"}
 _ENDS = {"b", "br", "ret", "eret", "brk", "hlt", "udf"}
 _PADDING = {"nop", "udf"}
@@ -57,7 +57,9 @@ class StaticBlocks:
 
     `address` and `physical` are those of the leader, `size` is in bytes, `component` and
     `function` index `components` and `functions`, `file` indexes `files` (0: unknown). `halts` is not
-    zero where every way on leads to a failed assertion or a halt.
+    zero where every way on leads to a failed assertion or a halt. `edges` (u4[n, 2]) holds pairs of
+    blocks, from and to: control can pass there, or an address there is taken. `roots` are the blocks
+    at which the runtime begins.
     """
 
     components: tuple[str, ...]
@@ -72,6 +74,8 @@ class StaticBlocks:
     line: Array
     phase: Array
     halts: Array
+    edges: Array = field(default_factory=lambda: np.zeros((0, 2), np.uint32))
+    roots: Array = field(default_factory=lambda: np.zeros(0, np.uint32))
 
     def __len__(self) -> int:
         return len(self.address)
@@ -85,6 +89,16 @@ class StaticBlocks:
     def reachable(self) -> Array:
         """Mask (bool, one a block) of the blocks that can run after boot."""
         return self._reachable
+
+    def reachable_without(self, closed: Array) -> Array:
+        """Mask (bool, one a block) of the runtime blocks to which a way leads that avoids the blocks of `closed`."""
+        reached = np.zeros(len(self), np.bool_)
+        front = self.roots[~closed[self.roots]]
+        while len(front):
+            reached[front] = True
+            targets = self.edges[np.isin(self.edges[:, 0], front), 1]
+            front = np.unique(targets[~reached[targets] & ~closed[targets]])
+        return reached
 
     def between_programs(self) -> Array:
         """Mask (bool, one a block) of the firmware's way from one program to the next.
@@ -140,7 +154,8 @@ def blocks_of_files(files: dict[str, Path], prefixes: Sequence[str] = ()) -> Sta
     if path.is_file():
         try:
             return _load(path)
-        except (OSError, ValueError, KeyError):
+        except Exception:
+            # A damaged archive can raise nearly anything, and is worth no more than the seconds to make it again.
             path.unlink(missing_ok=True)
     blocks = _join([(name, _Component(elf, prefixes)) for name, elf in elves.items()])
     _save(blocks, path)
@@ -149,19 +164,23 @@ def blocks_of_files(files: dict[str, Path], prefixes: Sequence[str] = ()) -> Sta
 
 _TUPLES = ("components", "functions", "files")
 _ARRAYS = ("component", "address", "physical", "size", "function", "file", "line", "phase", "halts")
+_GRAPH = ("edges", "roots")
 
 
 def _load(path: Path) -> StaticBlocks:
     with np.load(path, allow_pickle=False) as data:
         components, functions, files = (tuple(str(text) for text in data[name]) for name in _TUPLES)
-        return StaticBlocks(components, functions, files, *(data[f"block_{name}"] for name in _ARRAYS))
+        arrays = [data[f"block_{name}"] for name in _ARRAYS]
+    if len({array.shape for array in arrays}) != 1:
+        raise ValueError("columns of unequal length")
+    return StaticBlocks(components, functions, files, *arrays)
 
 
 def _save(blocks: StaticBlocks, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{id(blocks):x}.tmp.npz")
     content: dict[str, Any] = {name: np.array(getattr(blocks, name), dtype=np.str_) for name in _TUPLES}
-    content |= {f"block_{name}": getattr(blocks, name) for name in _ARRAYS}
+    content |= {f"block_{name}": getattr(blocks, name) for name in (*_ARRAYS, *_GRAPH)}
     np.savez(temporary, **content)
     temporary.replace(path)
 
@@ -170,8 +189,14 @@ def _join(parts: Sequence[tuple[str, _Component]]) -> StaticBlocks:
     functions: dict[str, int] = {}
     files: dict[str, int] = {"": 0}
     rows: list[tuple[int, ...]] = []
+    edges: list[tuple[int, int]] = []
+    roots: list[int] = []
     for index, (_, part) in enumerate(parts):
-        for leader, size, phase, halts in part.blocks():
+        kept = list(part.blocks())
+        numbers = {leader: len(rows) + i for i, (leader, *_) in enumerate(kept)}
+        edges += [(numbers[a], numbers[b]) for a, b in part.edges if a in numbers and b in numbers]
+        roots += [numbers[root] for root in part.roots if root in numbers]
+        for leader, size, phase, halts in kept:
             symbol = part.elf.function_at(leader)
             place = part.elf.lines.at(leader)
             name, line = (part.shorten(place[0]), place[1]) if place else ("", 0)
@@ -191,7 +216,8 @@ def _join(parts: Sequence[tuple[str, _Component]]) -> StaticBlocks:
     table = np.array(rows, dtype=np.uint64).reshape(-1, len(_ARRAYS))
     types = ("<u1", "<u8", "<u8", "<u4", "<u4", "<u4", "<u4", "<u1", "<u1")
     arrays = [np.ascontiguousarray(table[:, i].astype(t)) for i, t in enumerate(types)]
-    return StaticBlocks(tuple(name for name, _ in parts), tuple(functions), tuple(files), *arrays)
+    graph = np.array(sorted(set(edges)), np.uint32).reshape(-1, 2), np.array(sorted(set(roots)), np.uint32)
+    return StaticBlocks(tuple(name for name, _ in parts), tuple(functions), tuple(files), *arrays, *graph)
 
 
 class _Component:
@@ -208,6 +234,9 @@ class _Component:
             self._code += [(a, name, operands) for a, _, name, operands in disassembler.disasm_lite(data, start)]
         self._position = {row[0]: i for i, row in enumerate(self._code)}
         self._range_ends = {end for _, end in elf.code_ranges}
+        self.edges: list[tuple[int, int]] = []
+        """Pairs of leaders; like `roots`, known once `blocks` has run."""
+        self.roots: list[int] = []
 
     def shorten(self, path: str) -> str:
         """A source path without the prefix of the source tree."""
@@ -230,7 +259,9 @@ class _Component:
         jumps = self._jump_tables()
         split = self._split(jumps, never_returning(self._split(jumps, set())))
         halts = halting(split, [start for start in split if self._named(start) in _HALTS])
-        runtime = self._reached(split, self._runtime_roots(split))
+        self.roots = self._runtime_roots(split)
+        self.edges = [(start, target) for start, block in split.items() for target in block.successors]
+        runtime = self._reached(split, self.roots)
         boot = self._reached(split, [self.elf.entry])
         for start in sorted(split):
             phase = Phase.RUNTIME if start in runtime else Phase.BOOT if start in boot else Phase.UNUSED

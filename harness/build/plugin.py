@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import tempfile
 from pathlib import Path
 
 from harness import protocol
-from harness.build.artefacts import cache_directory
-from harness.errors import BuildFailure, OutputError
+from harness.build.cache import publish
+from harness.errors import BuildFailure
 from harness.packages import tool
 
 SOURCES = Path(__file__).resolve().parent.parent / "machine" / "plugin"
+_NAME = "bothworlds.so"
 _FLAGS = ("-std=gnu11", "-Wall", "-Wextra", "-O3", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread")
 
 
@@ -33,22 +33,16 @@ def build_plugin(qemu_version: tuple[int, ...]) -> Path:
     digest = hashlib.sha256(repr((api, _FLAGS, header)).encode())
     for source in sorted(SOURCES.glob("*.[ch]")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
-    path = cache_directory() / "plugin" / f"bothworlds-{digest.hexdigest()[:32]}.so"
-    if path.is_file():
-        return path
-    compiler = tool("gcc", "it builds the QEMU plugin")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as work:
-            Path(work, "protocol.h").write_text(header)
-            output = Path(work, "plugin.so")
-            command = [compiler, *_FLAGS, f"-DPLUGIN_API={api}", f"-I{work}", f"-ffile-prefix-map={SOURCES}=."]
-            command += [f"-ffile-prefix-map={work}=.", "-o", str(output)]
+
+    def fill(work: Path) -> None:
+        compiler = tool("gcc", "it builds the QEMU plugin")
+        with tempfile.TemporaryDirectory() as scratch:
+            Path(scratch, "protocol.h").write_text(header)
+            command = [compiler, *_FLAGS, f"-DPLUGIN_API={api}", f"-I{scratch}", f"-ffile-prefix-map={SOURCES}=."]
+            command += [f"-ffile-prefix-map={scratch}=.", "-o", str(work / _NAME)]
             command += map(str, sorted(SOURCES.glob("*.c")))
             result = subprocess.run(command, capture_output=True, text=True, check=False)
-            if result.returncode:
-                raise BuildFailure(f"the QEMU plugin does not compile:\n{result.stderr}")
-            os.replace(output, path)
-    except OSError as error:
-        raise OutputError(f"cannot write the build cache {path.parent}: {error.strerror}") from error
-    return path
+        if result.returncode:
+            raise BuildFailure(f"the QEMU plugin does not compile:\n{result.stderr}")
+
+    return publish(f"plugin-{digest.hexdigest()[:32]}", fill) / _NAME

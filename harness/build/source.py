@@ -18,7 +18,7 @@ import tomllib
 from pathlib import Path
 
 from harness.build.artefacts import PROJECT
-from harness.build.cache import publish
+from harness.build.cache import Damage, publish
 from harness.errors import BuildFailure, MissingPackage
 
 MANIFEST_DIRECTORY = PROJECT / "kernel_patches" / "source"
@@ -41,8 +41,19 @@ def fetch_kernel_source() -> Path:
     is wrong.
     """
     version, checksum = pinned_package()
-    package = publish(f"source-{checksum[:16]}", lambda directory: _vendor(directory, version))
-    verify_package(package, checksum)
+    name = f"source-{checksum[:16]}"
+
+    def fill(directory: Path) -> None:
+        _vendor(directory, version)
+
+    package = publish(name, fill)
+    try:
+        verify_package(package, checksum)
+    except BuildFailure as damage:
+        # Once more from the registry, or from cargo's own cache.
+        Damage(package, str(damage)).mend()
+        package = publish(name, fill)
+        verify_package(package, checksum)
     return package / "seL4"
 
 

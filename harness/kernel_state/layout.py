@@ -8,6 +8,7 @@ seconds, so its result is kept in the cache by the content of the ELF file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -182,11 +183,14 @@ def _cached_types(elf: Elf) -> Types:
     if path.is_file():
         try:
             return from_plain(json.loads(path.read_text()))
-        except (ValueError, KeyError, TypeError):
-            path.unlink(missing_ok=True)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+            # Damaged: it is made again below.
+            pass
     types = read_types(elf)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(to_plain(types)))
-    temporary.replace(path)
+    # A cache that cannot be written costs time only.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(to_plain(types)))
+        temporary.replace(path)
     return types
