@@ -247,6 +247,7 @@ def _fill(directory: Path, bundle: Bundle, artefacts: Artefacts, failure: dict[s
         lines += lead_to_call(artefacts, finding.first_call, finding.label)
     else:
         lines += [f"break *{END_SYMBOL}", "continue"]
+    lines += ["define hook-quit", "kill", "end"]
     (directory / "debug.gdb").write_text("\n".join(lines) + "\n")
     version, checksum = pinned_package()
     values = {

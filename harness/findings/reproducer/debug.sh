@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Boots the machine under gdb and stops right before the call that fails. Arguments go to gdb: -batch, -x FILE.
 cd "$(dirname "$0")" || exit 3
-CONSOLE_FILE=$(mktemp) || exit 3
-export CONSOLE="file:$CONSOLE_FILE"
-echo "The console goes to $CONSOLE_FILE"
-exec gdb-multiarch -nx -q -x debug.gdb "$@"
+WORK=$(mktemp -d) || exit 3
+export CONSOLE="file:$WORK/console" PIDFILE="$WORK/pid"
+trap 'kill "$(cat "$WORK/pid" 2> /dev/null)" 2> /dev/null; rm -rf "$WORK"' EXIT
+trap : INT # it is gdb's
+echo "The console goes to $WORK/console"
+gdb-multiarch -nx -q -x debug.gdb "$@"

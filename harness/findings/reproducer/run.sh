@@ -9,12 +9,12 @@ for program in "${QEMU:-qemu-system-aarch64}" gdb-multiarch; do
         exit 3
     fi
 done
-CONSOLE_FILE=$(mktemp) || exit 3
-export CONSOLE="file:$CONSOLE_FILE"
-trap 'rm -f "$CONSOLE_FILE"' EXIT
+WORK=$(mktemp -d) || exit 3
+export CONSOLE="file:$WORK/console" PIDFILE="$WORK/pid"
+trap 'kill "$(cat "$WORK/pid" 2> /dev/null)" 2> /dev/null; rm -rf "$WORK"' EXIT
 gdb-multiarch -nx -q -batch -x show.py
 code=$?
 echo
 echo "The console:"
-cat "$CONSOLE_FILE"
+cat "$WORK/console"
 exit $code
