@@ -167,13 +167,29 @@ def test_repro_in_gdb_stops_before_the_call(finding: Path) -> None:
     assert done.returncode == 0
 
 
-def test_minimise_leaves_out_calls(finding: Path) -> None:
-    # The last test that uses the finding: it becomes a shorter one.
+def test_repro_runs_a_script_of_gdb(finding: Path, tmp_path: Path) -> None:
+    script = tmp_path / "look.gdb"
+    script.write_text("info symbol $pc\ninfo symbol park_pc\ninfo line victim_main\nbreak decodeARMFrameInvocation\n")
+    shown = bothworlds("repro", finding, "--gdb", "--script", script)
+    assert re.search(r"^Stopped right before call \d+ \(ARM_Page_Map\)", shown, re.MULTILINE)
+    assert "el0_sync in section" in shown and "park_pc in section" in shown, "kernel and firmware have symbols"
+    assert "victim.c" in shown and "Breakpoint" in shown
+
+
+def test_show_is_one_screen(finding: Path) -> None:
+    shown = bothworlds("show", finding)
+    assert "kernel      debug, config spanning-el1, with 00-ns_forgotten_for_large_pages.patch" in shown
+    assert "ARM_Page_Map" in shown and "where       0x" in shown
+    assert len(shown.splitlines()) < 50
+
+
+def test_minimise_leaves_out_calls_and_says_the_rest_plainly(finding: Path) -> None:
+    # The last test that uses the finding: it becomes a smaller one.
     shown = bothworlds("minimise", finding)
-    assert re.search(r"\d calls before, 1 now", shown)
+    assert re.search(r"\d calls before, 1 now; arguments .*: \d+ before, \d+ now", shown)
     assert "1 of 1" in bothworlds("repro", finding, "--times", "1", "--cold", "0")
-    assert not list(finding.parent.glob(".*"))
-    assert "no shorter program" in bothworlds("minimise", finding)
+    assert not list(finding.parent.glob(".*")) and not list(finding.glob(".*"))
+    assert "no smaller program" in bothworlds("minimise", finding)
 
 
 def test_ctrl_c_ends_a_campaign_with_its_summary(artefacts: Artefacts, tmp_path: Path) -> None:
