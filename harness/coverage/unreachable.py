@@ -39,8 +39,12 @@ class Kind(Enum):
     """Belongs to a configuration that this build is not."""
     HARNESS = "harness"
     """Left out by the harness on purpose: not counted, or not offered to programs."""
+    OUTPUT = "output"
+    """Text of the debug kernel, on which nothing depends: not aimed at, and no contradiction when it is hit."""
     IMPOSSIBLE = "impossible"
     """A state that other code excludes; the reason names that code."""
+    BEHIND = "behind"
+    """Only blocks that are excluded for one of the other reasons lead there; needs no entry."""
 
 
 class Entry(StrictModel):
@@ -116,6 +120,11 @@ class Unreachable:
             found.setdefault(block, Exclusion(Kind.HARNESS, "leads from one program to the next, and is not counted"))
         for block in np.flatnonzero(blocks.reachable() & (np.asarray(blocks.halts) != 0)).tolist():
             found.setdefault(block, Exclusion(Kind.ASSERTION, "leads only to a failed assertion or a halt"))
+        # What only such blocks lead to: code behind them, and functions that nothing else calls.
+        closed = np.zeros(len(blocks), np.bool_)
+        closed[list(found)] = True
+        for block in np.flatnonzero(blocks.reachable() & ~closed & ~blocks.reachable_without(closed)).tolist():
+            found[block] = Exclusion(Kind.BEHIND, "only blocks that cannot be reached lead here")
         return found
 
     @cached_property
@@ -128,10 +137,11 @@ class Unreachable:
     def wrong(self, hit: Flags) -> list[int]:
         """Blocks that were hit although the list, or the analysis of the code, says that they cannot be.
 
-        Not those behind a failed assertion: such a hit is a finding, and says nothing against the list.
+        Not those behind a failed assertion: such a hit is a finding, and says nothing against the list. What
+        is only behind others is told by those.
         """
         blocks = np.flatnonzero(hit & (self.mask | ~self.source.blocks.reachable())).tolist()
-        return [block for block in blocks if self._kind(block) is not Kind.ASSERTION]
+        return [block for block in blocks if self._kind(block) not in (Kind.ASSERTION, Kind.OUTPUT, Kind.BEHIND)]
 
     def _kind(self, block: int) -> Kind | None:
         exclusion = self.exclusions.get(block)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.build.blocks import Phase, StaticBlocks, blocks_of_files
+from harness.build.blocks import StaticBlocks, blocks_of_files
+from harness.build.code_blocks import Phase
 from harness.errors import ImageError
 from harness.kernel_state.backtrace import MAXIMUM_FRAMES, backtrace
 from harness.kernel_state.dwarf import from_plain, read_types, to_plain
