@@ -1,44 +1,34 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Corpora: directories of programs, each in a file named by its content, as libFuzzer keeps them."""
+"""Corpora: directories of programs, each in a file named by its content, as libFuzzer keeps them.
+
+Beside the programs, a corpus holds the call table that their bytes mean (`.interface.json`): when the table changes,
+programs are read by the old one and written by names for the new one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from harness.errors import InputError, OutputError
+from harness.errors import ImageError, InputError, OutputError, ProgramError
+from harness.files import write_whole
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
 from harness.protocol import CALL_BYTES, MAXIMUM_CALLS
 
+INTERFACE = ".interface.json"
+"""The call table of a corpus."""
+UNFINISHED = ".new-"
+"""How files begin that are not yet whole."""
 
-class Covered(Protocol):
-    """What is needed of an executor: run a program, and see how often each block ran."""
-
-    def run(self, program: bytes, /) -> object:
-        """Run a program from the snapshot."""
-
-    @property
-    def coverage(self) -> NDArray[np.uint8]:
-        """How often each static block ran in the last program, saturating."""
-
-
-def _bucket_table() -> NDArray[np.uint8]:
-    """LibFuzzer's classes of counts: 0, 1, 2, 3, 4-7, 8-15, 16-31, 32-127, 128 and more, as one bit each."""
-    table = np.zeros(256, np.uint8)
-    for bit, (first, end) in enumerate([(1, 2), (2, 3), (3, 4), (4, 8), (8, 16), (16, 32), (32, 128), (128, 256)]):
-        table[first:end] = 1 << bit
-    return table
-
-
-_BUCKETS = _bucket_table()
+_CONTENT_NAME = re.compile("[0-9a-f]{40}")
 
 
 def file_name(program: bytes) -> str:
@@ -46,74 +36,160 @@ def file_name(program: bytes) -> str:
     return hashlib.sha1(program, usedforsecurity=False).hexdigest()
 
 
-def read_corpus(directory: Path) -> list[bytes]:
-    """Programs of a corpus, short ones first; InputError if there is no such directory."""
-    if not directory.is_dir():
-        raise InputError(f"{directory}: no such corpus; give a directory of programs")
-    programs = {path.read_bytes() for path in directory.iterdir() if path.is_file() and not path.name.startswith(".")}
+def shortest_first(programs: set[bytes]) -> list[bytes]:
+    """Programs by length, those of one length in a fixed order."""
     return sorted(programs, key=lambda program: (len(program), program))
 
 
+def read_corpus(directory: Path) -> list[bytes]:
+    """Programs of a corpus, short ones first; InputError if there is no such directory, or it cannot be read.
+
+    A file whose name is not that of its content, half of a program that something else wrote, is left out.
+    """
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such corpus; give a directory of programs")
+    programs: set[bytes] = set()
+    try:
+        for entry in os.scandir(directory):
+            if entry.name.startswith(".") or not entry.is_file():
+                continue
+            with contextlib.suppress(FileNotFoundError):  # somebody makes the corpus smaller meanwhile
+                program = Path(entry.path).read_bytes()
+                if not _CONTENT_NAME.fullmatch(entry.name) or file_name(program) == entry.name:
+                    programs.add(program)
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be read: {error.strerror or error}") from error
+    return shortest_first(programs)
+
+
 def add_program(directory: Path, program: bytes) -> bool:
-    """Put a program into a corpus; whether it is new there. Never leaves half a file behind."""
+    """Put a program into a corpus; whether it is new there. Never leaves half a file under its name."""
     path = directory / file_name(program)
     if path.exists():
         return False
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", dir=directory)
-        with os.fdopen(handle, "wb") as file:
-            file.write(program)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=directory)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(program)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     return True
 
 
-def adding_coverage(
-    executor: Covered, programs: Iterable[bytes], watch: Callable[[bytes, bool], None] | None = None
-) -> list[bytes]:
-    """Those programs that reach a block, or reach it a number of times, that none before them did."""
-    kept: list[bytes] = []
-    seen: NDArray[np.uint8] | None = None
-    for program in programs:
-        executor.coverage[:] = 0
-        executor.run(program)
-        features = _BUCKETS[executor.coverage]
-        if seen is None:
-            seen = np.zeros_like(features)
-        new = bool((features & ~seen).any())
-        if new:
-            seen |= features
-            kept.append(program)
-        if watch is not None:
-            watch(program, new)
-    return kept
-
-
-def merge(executor: Covered, into: Path, sources: Sequence[Path]) -> tuple[int, int]:
-    """Add to a corpus what reaches more than it does; returns how many were added and how many looked at."""
-    old = read_corpus(into) if into.is_dir() else []
-    known = set(old)
-    more = sorted(
-        {program for source in sources for program in read_corpus(source)} - known, key=lambda item: (len(item), item)
-    )
-    kept = adding_coverage(executor, [*old, *more])
-    added = sum(add_program(into, program) for program in kept if program not in known)
-    return added, len(more)
-
-
-def minimise(executor: Covered, directory: Path) -> tuple[int, int]:
-    """Remove from a corpus what reaches nothing that shorter programs do not; returns how many stay and were there."""
-    programs = read_corpus(directory)
-    kept = set(adding_coverage(executor, programs))
-    if programs and not kept:
-        raise InputError(f"{directory}: no program reaches anything; nothing was removed")
-    for path in list(directory.iterdir()):
-        if path.is_file() and not path.name.startswith(".") and path.read_bytes() not in kept:
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a process that was killed has left half written; nobody else may write there now."""
+    with contextlib.suppress(OSError):
+        for path in directory.glob(f"{UNFINISHED}*"):
             path.unlink()
-    return len(kept), len(programs)
+
+
+# -- what the bytes mean
+
+
+def write_interface(directory: Path, interface: Interface) -> None:
+    """Say in a corpus which call table its programs are for; OutputError."""
+    data = {"identity": interface.identity, **interface.to_data()}
+    write_whole(directory / INTERFACE, json.dumps(data))
+
+
+def interface_of(directory: Path) -> Interface | None:
+    """The call table of a corpus; None if it does not say. InputError where what it says cannot be read."""
+    path = directory / INTERFACE
+    if not path.is_file():
+        return None
+    try:
+        return Interface.load(path)
+    except ImageError as error:
+        raise InputError(
+            f"{path}: not a call table: {error.__cause__ or error}; remove this file if the programs beside it are "
+            "for the present call table, else remove the corpus"
+        ) from error
+
+
+def identity_of(directory: Path) -> str | None:
+    """The identity of a corpus's call table; None if it does not say, or not legibly."""
+    try:
+        return str(json.loads((directory / INTERFACE).read_text())["identity"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Programs in the bytes of a call table; `refused` of them have calls or values that it does not have."""
+
+    programs: list[bytes]
+    old_identity: str | None = None
+    refused: int = 0
+
+
+def read_for(directory: Path, interface: Interface) -> Encoded:
+    """Programs of a corpus, short ones first, in the bytes of this call table.
+
+    A corpus that does not say what it is for is taken as it is. Raises InputError.
+    """
+    programs = read_corpus(directory)
+    if identity_of(directory) == interface.identity:
+        return Encoded(programs)
+    old = interface_of(directory)
+    if old is None or old.identity == interface.identity:
+        return Encoded(programs)
+    encoded: set[bytes] = set()
+    refused = 0
+    for program in programs:
+        try:
+            encoded.add(Program.from_yaml(Program.from_bytes(program, old).to_yaml(), interface).to_bytes())
+        except ProgramError:
+            refused += 1
+    return Encoded(shortest_first(encoded), old.identity, refused)
+
+
+def renew(directory: Path, interface: Interface) -> str:
+    """Make an existing corpus one for this call table; returns a sentence about what was done, empty if nothing was.
+
+    Programs that cannot be taken over stay with all others in a directory beside it. Raises InputError, OutputError.
+    """
+    if identity_of(directory) == interface.identity:
+        return ""
+    try:
+        encoded = read_for(directory, interface)
+    except InputError as error:
+        reason, encoded = str(error), None
+    if encoded is not None and encoded.old_identity is None:
+        write_interface(directory, interface)
+        return ""
+    # A link's target has its old programs beside itself.
+    place = directory.resolve()
+    beside = place.with_name(f"{place.name}-{(encoded.old_identity if encoded else None) or 'unreadable'}")
+    number = 1
+    while beside.exists():
+        number += 1
+        beside = beside.with_name(f"{beside.name.partition('.')[0]}.{number}")
+    try:
+        work = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place.parent))
+        work.chmod(0o755)
+        for program in encoded.programs if encoded else ():
+            add_program(work, program)
+        write_interface(work, interface)
+        place.rename(beside)
+        work.rename(place)
+    except OSError as error:
+        raise OutputError(f"{place}: cannot be written: {error.strerror or error}") from error
+    if encoded is None:
+        return f"{reason}; it was put aside to {beside}"
+    return (
+        f"{directory}: was made for another call table ({encoded.old_identity}, now {interface.identity}): "
+        f"{len(encoded.programs)} programs were encoded again by their names, {encoded.refused} have calls or values "
+        f"that are no more; the old corpus is in {beside}"
+    )
 
 
 def import_files(into: Path, files: Sequence[Path], interface: Interface) -> tuple[int, int]:
@@ -126,10 +202,12 @@ def import_files(into: Path, files: Sequence[Path], interface: Interface) -> tup
             paths.append(path)
         else:
             raise InputError(f"{path}: no such file")
-    added = 0
+    programs = []
     for path in paths:
         program = Program.load(path, interface).to_bytes()
         if len(program) > MAXIMUM_CALLS * CALL_BYTES:
             raise InputError(f"{path}: more than {MAXIMUM_CALLS} calls")
-        added += add_program(into, program)
-    return added, len(paths)
+        programs.append(program)
+    # Nothing is written before everything was read: a bad file leaves the corpus as it was.
+    write_interface(into, interface)
+    return sum(add_program(into, program) for program in programs), len(paths)

@@ -28,6 +28,10 @@ NEVER = 1 << 30
 """Seconds. libFuzzer takes a limit of 0 as one second, not as none."""
 
 
+NEW_INPUT = b"\tNEW "
+"""In the line that libFuzzer prints for an input that reaches something new."""
+
+
 @dataclass(frozen=True)
 class Registration:
     """What libFuzzer refers to for the rest of the process: keep it alive."""
@@ -72,18 +76,19 @@ def register(counters: NDArray[np.uint8], addresses: Sequence[int] | NDArray[np.
     return Registration(counters, table)
 
 
-def arguments(*, seed: int, maximum_bytes: int, corpus: Path | None, artefact_prefix: str) -> list[str]:
+def arguments(*, seed: int, maximum_bytes: int, artefact_prefix: str) -> list[str]:
     """Compose the libFuzzer command line for a worker, without the program name.
 
     Time and number of executions are the worker's own business: it must not be ended from outside
-    while it files a finding.
+    while it files a finding. So is the corpus: libFuzzer writes files that may be torn, and finds those
+    of others by the time of day.
     """
     flags = {
         "seed": seed or 1,  # 0 would mean "choose one"
         "max_len": maximum_bytes,
         "len_control": 0,  # the mutators know how long a program may be
         "entropic": 0,  # many counters are hot in every execution, which starves the entropic schedule
-        "reload": 1,  # inputs that other workers add to the corpus
+        "reload": 0,
         "timeout": NEVER,  # the executor bounds a hang, and filing a finding may take a while
         "rss_limit_mb": 0,  # the guest's RAM is mapped here
         "malloc_limit_mb": 0,
@@ -92,8 +97,7 @@ def arguments(*, seed: int, maximum_bytes: int, corpus: Path | None, artefact_pr
         "handle_term": 0,
         "print_funcs": 0,
         "print_final_stats": 0,
-        "verbosity": 0,
+        "verbosity": 1,  # a line for each new input, from which the worker knows it
         "artifact_prefix": artefact_prefix,
     }
-    line = [f"-{name}={value}" for name, value in flags.items()]
-    return [*line, str(corpus)] if corpus is not None else line
+    return [f"-{name}={value}" for name, value in flags.items()]

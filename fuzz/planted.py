@@ -200,7 +200,7 @@ def _read_kept(path: Path, identity: str, limit: float) -> dict[str, Any] | None
 def is_catch(finding: FindingSummary, bug: PlantedBug, *, release: bool = False) -> bool:
     """Whether a finding is what the planted bug must give, or its program shows that besides."""
     names = {finding.invariant or finding.kind}
-    if finding.path is not None:
+    if finding.path.exists():
         names |= names_shown(finding.path)
     return not names.isdisjoint(bug.catches(release=release))
 
@@ -226,7 +226,7 @@ def judge_campaign(bug: PlantedBug, campaign: Campaign, *, release: bool = False
         reproduced="0 of 0",
         reproduced_cold="0 of 0",
         signature=first.signature if first else None,
-        path=str(first.path) if first and first.path else None,
+        path=str(first.path) if first and first.path.exists() else None,
         others=[name for name in campaign.findings if first is None or name != first.signature],
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a campaign shows while it runs and when it is over: live on a terminal, plain lines in a pipe."""
+"""What a campaign shows while it runs: live on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -8,25 +8,31 @@ from types import TracebackType
 from typing import Self
 
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
-from fuzz.campaign import Campaign
-from harness.commands.output import command_line, console, say, table
+from fuzz.messages import Phase
+from fuzz.state import Campaign
+from fuzz.summary import summary
+from harness.commands.output import console, say
 
-LINE_SECONDS = 5.0
-"""Between two lines in a pipe."""
-REDRAW_SECONDS = 0.2
+__all__ = ["Progress", "summary"]
+
+REDRAW_SECONDS = 0.25
+LINE_SECONDS = ((60.0, 5.0), (600.0, 20.0), (float("inf"), 60.0))
+"""Until so many seconds after the beginning, seconds between two lines in a pipe."""
 
 
 class Progress:
     """Shows a campaign; its `watch` is what `run_campaign` calls."""
 
     def __init__(self, what: str) -> None:
+        self.campaign: Campaign | None = None
+        """The campaign that was shown last."""
         self._what = what
-        self._started = time.monotonic()
         self._next = 0.0
         self._shown: set[str] = set()
-        self._troubles = 0
+        self._troubles: dict[str, int] = {}
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -37,79 +43,117 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the live display away."""
         if self._live is not None:
             self._live.stop()
 
     def watch(self, campaign: Campaign) -> None:
         """Show what is new."""
+        if campaign is not self.campaign:
+            self.campaign, self._troubles = campaign, {}
         for signature in campaign.findings.keys() - self._shown:
             self._shown.add(signature)
             finding = campaign.findings[signature]
             self._print(Text(f"finding after {finding.first_seen_seconds:.1f} s: {signature}", "bold red"))
             self._print(Text(f"  {finding.message}"))
-        for trouble in campaign.troubles[self._troubles :]:
-            self._print(Text(trouble, "yellow"))
-        self._troubles = len(campaign.troubles)
+        for trouble in campaign.notes:
+            # Again when it has happened 2, 4, 8, ... times as often.
+            if trouble.count >= 2 * self._troubles.get(trouble.what, 0.5):
+                self._troubles[trouble.what] = trouble.count
+                self._print(Text(str(trouble), "yellow"))
         now = time.monotonic()
         if now < self._next:
             return
-        self._next = now + (LINE_SECONDS if self._live is None else REDRAW_SECONDS)
-        line = self._line(campaign, now - self._started)
         if self._live is None:
-            say(line)
+            self._next = now + next(pause for until, pause in LINE_SECONDS if campaign.seconds < until)
+            say(", ".join([f"{self._what}: {clock(campaign)}", *(text for _, text in facts(campaign))]))
         else:
-            self._live.update(Text(line), refresh=True)
+            self._next = now + REDRAW_SECONDS
+            self._live.update(self._table(campaign), refresh=True)
 
-    def _line(self, campaign: Campaign, seconds: float) -> str:
-        totals = campaign.totals
-        if not totals.executions:
-            return f"{self._what}: {seconds:5.1f} s, booting"
-        share = totals.succeeded / totals.calls if totals.calls else 0.0
-        parts = [
-            f"{self._what}: {seconds:5.1f} s",
-            f"{totals.executions} executions ({campaign.rate:.0f}/s)",
-            f"{share:.0%} of calls succeed",
-            *(f"{name} {part['blocks_hit']}/{part['blocks_total']}" for name, part in campaign.coverage().items()),
-            f"{len(campaign.findings)} findings",
-        ]
-        return ", ".join(parts)
+    def _table(self, campaign: Campaign) -> Table:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(Text(self._what, "bold"), Text(clock(campaign)))
+        for name, text in facts(campaign):
+            grid.add_row(Text(name, "dim"), Text(text))
+        return grid
 
     @staticmethod
     def _print(text: Text) -> None:
         console.print(text, soft_wrap=True)
 
 
-def summary(campaign: Campaign) -> None:
-    """Print what a campaign did and what it found."""
+def duration(seconds: float) -> str:
+    """A duration for people: `7 s`, `3:05 min`, `2:00:07 h`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+
+
+def clock(campaign: Campaign) -> str:
+    """How long it has run, and how long it will."""
+    text, limit = duration(campaign.seconds), campaign.settings.seconds
+    if limit:
+        text += f" of {duration(limit)}, {duration(max(0.0, limit - campaign.seconds))} left"
+    return text
+
+
+def facts(campaign: Campaign) -> list[tuple[str, str]]:
+    """What is going on: names and values, the most interesting first."""
     totals = campaign.totals
-    say()
-    settings = campaign.settings
-    say(f"{settings.target}: {campaign.seconds:.1f} s, {settings.workers} workers, seed {settings.seed}")
-    say(f"  {totals.executions} executions of {totals.calls} calls, {campaign.rate:.0f} a second")
-    for name, part in campaign.components().items():
-        share = f"{part.share:.1%}; {part.unreachable} more cannot be reached"
-        say(f"  {name}: {part.hit} of {part.reachable} reachable blocks ({share})")
-    for wrong in campaign.wrong_coverage():
-        say(f"  hit, although the list says that it cannot be reached: {wrong}", "yellow")
-    if totals.outcomes:
-        ends = ", ".join(f"{name} {count}" for name, count in totals.outcomes.most_common())
-        done = totals.executions - sum(totals.outcomes.values())
-        say(f"  programs ended: done {done}, {ends}")
-    say(f"  {totals.whole_checks} whole checks, {totals.audits} audits of all memory")
-    rows = []
-    for name, counts in totals.labels(campaign.labels).items():
-        attempted, succeeded = counts["attempted"], counts["succeeded"]
-        share = f"{succeeded / attempted:.0%}" if attempted else "-"
-        rows.append((name, str(attempted), str(succeeded), share))
-    if rows:
-        say()
-        table(("call", "attempted", "succeeded", "share"), rows)
-    say()
-    if not campaign.findings:
-        say("Nothing was found.", "green")
-        return
-    say(f"{len(campaign.findings)} findings:", "bold red")
-    for finding in campaign.findings.values():
-        say(f"  {finding.signature}: {finding.count} times, {finding.calls} calls, in {finding.path}", "red")
-        say(f"    {finding.message}")
-        say(f"    {command_line('repro', finding.path)}")
+    rows: list[tuple[str, str]] = []
+    if phases := _phases(campaign):
+        rows.append(("now", phases))
+    if totals.executions:
+        rows.append(("speed", f"{totals.executions} executions, {_speed(campaign)}"))
+        share = totals.succeeded / totals.calls if totals.calls else 0.0
+        rows.append(("calls", f"{share:.0%} of calls succeed"))
+    if blocks := _blocks(campaign):
+        rows.append(("coverage", blocks))
+    if campaign.settings.keep_corpus:
+        rows.append(("corpus", _corpus(campaign)))
+    count = len(campaign.findings)
+    rows.append(("findings", f"{count} finding{'' if count == 1 else 's'}"))
+    if campaign.restarts or totals.machines:
+        rows.append(("restarts", f"{totals.machines} machines and {campaign.restarts} workers replaced"))
+    return rows
+
+
+def _phases(campaign: Campaign) -> str:
+    phases: dict[str, list[int]] = {}
+    for member in campaign.members:
+        phase = member.phase if member.phase is not Phase.REDUCING else f"{member.phase} ({member.detail})"
+        phases.setdefault(phase, []).append(member.number)
+    if len(phases) == 1:
+        return next(iter(phases))
+    return "; ".join(f"worker {' and '.join(map(str, numbers))} {phase}" for phase, numbers in phases.items())
+
+
+def _speed(campaign: Campaign) -> str:
+    mean = f"{campaign.rate:.0f}/s on average"
+    before, last = campaign.recent(), campaign.moments[-1] if campaign.moments else None
+    if before is None or last is None or last.time <= before.time:
+        return mean
+    return f"{(last.executions - before.executions) / (last.time - before.time):.0f}/s now, {mean}"
+
+
+def _blocks(campaign: Campaign) -> str:
+    parts = [f"{name} {part['blocks_hit']}/{part['blocks_total']}" for name, part in campaign.coverage().items()]
+    before = campaign.recent()
+    if parts and before is not None and before is not campaign.moments[-1]:
+        last = campaign.moments[-1]
+        parts.append(f"{last.blocks - before.blocks} blocks new in {last.time - before.time:.0f} s")
+    return ", ".join(parts)
+
+
+def _corpus(campaign: Campaign) -> str:
+    text = f"{campaign.programs} programs in the corpus, {campaign.programs_added} new"
+    if campaign.programs_added:
+        text += f", the last {duration(campaign.seconds - campaign.last_new)} ago"
+    return text

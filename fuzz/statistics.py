@@ -97,11 +97,16 @@ class Totals:
         """Calls that returned without an error."""
         return int(self.done[:, 0].sum())
 
-    def labels(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """For each label: attempted, succeeded, and errors by number."""
+    def labels(self, names: Sequence[str], errors_by_number: Mapping[int, str] | None = None) -> dict[str, Any]:
+        """For each label: attempted, succeeded, and errors by name, or by number where they have none."""
+        known = errors_by_number or {}
         table = {}
         for index, name in enumerate(names[: len(self.started)]):
-            errors = {str(error): int(count) for error, count in enumerate(self.done[index]) if error and count}
+            errors = {
+                known.get(error, str(error)): int(count)
+                for error, count in enumerate(self.done[index])
+                if error and count
+            }
             if self.started[index]:
                 errors["no answer"] = int(self.started[index])
             table[name] = {

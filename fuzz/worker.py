@@ -11,29 +11,50 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fuzz import libfuzzer
-from fuzz.messages import Found, Message, Progress, Ready, Repeated, Trouble, WorkerSettings
+from fuzz.clerk import Clerk
+from fuzz.corpus import read_corpus
+from fuzz.inputs import Inputs
+from fuzz.messages import (
+    Added,
+    Doing,
+    Found,
+    Message,
+    Phase,
+    Programs,
+    Progress,
+    Ready,
+    Refile,
+    Repeated,
+    Stop,
+    Trouble,
+    WorkerSettings,
+)
 from fuzz.mutators import Choice, Mutator, TypedMutator, mix_of, restricted
+from fuzz.pending import Pending
 from fuzz.shapes import shapes_of
 from fuzz.statistics import CallStatistics, Totals
+from fuzz.stopping import SIGNALS
 from fuzz.targets import load_target
-from harness.errors import BothworldsError, MachineError
+from harness.errors import BothworldsError, InputError, MachineError
 from harness.execution.executor import Executor
 from harness.execution.observation import Outcome
 from harness.findings.filing import Filer, Origin, Reduced
-from harness.findings.judge import HARNESS_DEFECT, Judge, of_outcome
+from harness.findings.judge import HANGS, HARNESS_DEFECT, Judge, of_outcome
 from harness.findings.minimise import Limits
-from harness.findings.signature import Signature, Symptom
+from harness.findings.signature import NOWHERE, Signature, Symptom, signature_of
 from harness.invariants.checker import CheckReport
 from harness.programs.interfaces import Interface
 from harness.protocol import CALL_BYTES
@@ -43,8 +64,12 @@ TICK = 64
 """Executions between two looks at the clock and the pipe."""
 ALWAYS_REDUCED = 6
 """So many programs with the same symptom are reduced, later ones only now and then: another bug may hide there."""
-LOSSES = 3
+LOSSES = 6
 """Machines that may be lost in a row before the worker gives up."""
+FIRST_PAUSE = 0.1
+"""Seconds before the second machine in a row is tried; doubled for each one more."""
+ATTEMPTS = 3
+"""Times that reducing a finding is begun again because its machine was lost."""
 LEFT_NORMALLY = 0
 
 
@@ -59,9 +84,17 @@ class Known:
 class Worker:
     """The loop around Atheris: run, count, judge, file."""
 
-    def __init__(self, settings: WorkerSettings, pipe: Connection) -> None:
+    def __init__(self, settings: WorkerSettings, pipe: Connection, log: int | None = None) -> None:
         self.settings = settings
         self.pipe = pipe
+        self.inputs = Inputs(log)
+        self.last = b""
+        """The program that ran last."""
+        self.inspected: set[bytes] = set()
+        """Programs that are to be judged by everything when they run."""
+        self.phase = Phase.BOOTING
+        self.look_now = False
+        """Whether clock and pipe are to be looked at before the next program: the last one took long."""
         self.started = time.monotonic()
         self.executions = 0
         self.losses = 0
@@ -91,13 +124,22 @@ class Worker:
         boot_seconds = time.monotonic() - begun
         self.judge = Judge.of(self.executor)
         self.checker = self.judge.checker
-        self.filer = Filer(self.judge, settings.artefacts, self.interface, settings.findings)
+        filer = Filer(self.judge, settings.artefacts, self.interface, settings.findings)
+        self.filer, self.clerk = filer, Clerk(filer, settings.findings, settings.elsewhere)
+        self.pending = Pending(settings.pending, settings.number, self.interface)
         self.hit: NDArray[np.uint8] = np.zeros(len(self.executor.blocks), np.uint8)
+        self.first = np.zeros(len(self.executor.blocks), np.bool_)
+        if settings.corpus is not None:
+            with contextlib.suppress(InputError):  # the directory is gone, which the campaign mends
+                self.inputs.offer(read_corpus(settings.corpus))
         self.started = time.monotonic()
-        self.send(Ready(self.labels, boot_seconds))
+        self.send(Ready(self.labels, boot_seconds, dict(self.checker.layout.error_names), len(self.inputs)))
         verdict = self.judge.judge_start()
         for symptom in verdict.symptoms:
             self.publish(self.filer.at_start(symptom, verdict))
+        for path, program, symptom in self.pending.left(settings.workers):
+            self.file(program, symptom, self.known.setdefault(symptom.key, Known(seen=1)), path)
+        self.doing(Phase.LOADING if len(self.inputs) else Phase.FUZZING)
 
     def fuzz(self) -> NoReturn:
         """Hand control to libFuzzer; the worker leaves from within `execute`."""
@@ -105,11 +147,9 @@ class Worker:
 
         settings = self.settings
         maximum = settings.maximum_calls * CALL_BYTES
-        line = libfuzzer.arguments(
-            seed=settings.seed, maximum_bytes=maximum, corpus=settings.corpus, artefact_prefix=f"{settings.log}."
-        )
+        line = libfuzzer.arguments(seed=settings.seed, maximum_bytes=maximum, artefact_prefix=f"{settings.log}.")
 
-        def native(data: bytes, maximum_bytes: int) -> bytes:
+        def native(data: bytes, maximum_bytes: int, _seed: int = 0) -> bytes:
             # Looked up at each call: Atheris puts another function there when it starts.
             changed: bytes = atheris.Mutate(data, maximum_bytes)
             return changed
@@ -122,16 +162,15 @@ class Worker:
             maximum_calls=settings.maximum_calls,
             native=native if settings.mutators is Choice.BOTH else None,
         )
-        mutator: Mutator | None = None if settings.mutators is Choice.NATIVE else typed
+        mutator: Mutator = native if settings.mutators is Choice.NATIVE else typed
         if target.exclusive:
-            mutator = restricted(mutator or native, shapes)
+            mutator = restricted(mutator, shapes)
         if settings.mix:
             mutator = mix_of(settings.mix, mutator)
-        keywords = {} if mutator is None else {"custom_mutator": mutator}
         # What is there now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        atheris.Setup(["bothworlds", *line], self.execute, **keywords)
+        atheris.Setup(["bothworlds", *line], self.execute, custom_mutator=self.inputs.mutator(mutator))
         atheris.Fuzz()
         self.leave(Trouble("libFuzzer ended by itself; its log says why", fatal=True))
 
@@ -140,8 +179,11 @@ class Worker:
         try:
             if self.registration is None and self.settings.coverage:
                 self.registration = libfuzzer.register(self.executor.coverage, self.executor.blocks.address)
+            if self.inputs.last_was_new():
+                self.add(self.last)
+            self.last = data
             self.executions += 1
-            if self.executions % TICK == 0:
+            if self.executions % TICK == 0 or self.look_now:
                 self.tick()
             self.run(data)
         except MachineError as error:
@@ -149,7 +191,7 @@ class Worker:
         except BothworldsError as error:
             self.leave(Trouble(str(error), fatal=True, exit_code=error.exit_code))
         except Exception:
-            self.leave(Trouble(f"a defect of the fuzzer:\n{traceback.format_exc()}", fatal=True))
+            self.leave(Trouble("a defect of the fuzzer", fatal=True, detail=traceback.format_exc()))
 
     def run(self, data: bytes) -> None:
         """Run and judge one program."""
@@ -157,17 +199,25 @@ class Worker:
         observation = executor.run(data)
         self.losses = 0
         self.statistics.add(data, observation.results)
-        np.bitwise_or(self.hit, executor.coverage, out=self.hit)
         status = observation.status
         if status is not Outcome.DONE:
             self.outcomes[status.value] += 1
+            if status is Outcome.LOST:
+                raise MachineError("the machine was lost")
+        # 255 where a block has ever been hit, which no count exceeds.
+        inspect = bool(np.greater(executor.coverage, self.hit, out=self.first).any())
+        if inspect:
+            self.hit[self.first] = 255
+            self.add(data)
+        if status is not Outcome.DONE:
             symptom = of_outcome(observation, self.judge.kernel)
             if symptom is not None:
                 self.handle(data, [symptom])
                 return
-            if status is Outcome.LOST:
-                raise MachineError("the machine was lost")
-        if executions % self.settings.check_every:
+        if self.inspected and data in self.inspected:
+            self.inspected.discard(data)
+            inspect = True
+        if executions % self.settings.check_every and not inspect:
             report = self.checker.check_changed(observation)
             self.totals.check_seconds += report.seconds
         else:
@@ -234,18 +284,52 @@ class Worker:
             if known.signature is not None and known.seen > ALWAYS_REDUCED and not rare:
                 self.repeated[str(known.signature)] += 1
                 continue
-            self.audit(data)
-            reduced = self.filer.reduce(data, symptom, Limits(seconds=self.settings.reduce_seconds))
-            known.signature = reduced.signature
-            self.publish(reduced)
+            self.file(data, symptom, known)
         # What reducing executed does not belong to this input.
         self.executor.coverage[:] = coverage
+        self.look_now = True
+
+    def file(self, data: bytes, symptom: Symptom, known: Known, path: Path | None = None) -> None:
+        """Make a program that shows a symptom small, and file it; `path` is where it is kept until that is done."""
+        self.doing(Phase.REDUCING, symptom.name)
+        path = path or self.pending.add(data, symptom)
+        reduced = self.reduce(data, symptom)
+        if reduced.repeatable or symptom.kind not in HANGS:
+            known.signature = reduced.signature
+            self.publish(reduced)
+        else:
+            # All that the guest does is repeatable: only the host can have been slow.
+            self.send(
+                Trouble("a program did not end in time once, but each time that it was repeated: the host was slow")
+            )
+        self.pending.done(path)
+        self.doing(Phase.FUZZING)
+
+    def reduce(self, data: bytes, symptom: Symptom) -> Reduced:
+        """The finding as small as it gets; begins again if the machine is lost meanwhile."""
+        for _ in range(ATTEMPTS):
+            try:
+                self.audit(data)
+                return self.filer.reduce(data, symptom, Limits(seconds=self.settings.reduce_seconds))
+            except MachineError as error:
+                self.machine_lost(error)
+        return Reduced(data, signature_of(symptom, NOWHERE), None, False, None, symptom)
 
     def publish(self, reduced: Reduced) -> None:
         """Write the finding if it is new, and tell the campaign."""
         seconds = time.monotonic() - self.started
         origin = Origin(self.executions, round(seconds, 3), list(self.settings.extra_patches))
-        path, _ = self.filer.file(reduced, origin)
+        path = None
+        for _ in range(ATTEMPTS):
+            try:
+                path = self.clerk.file(reduced, origin)
+                break
+            except MachineError as error:
+                self.machine_lost(error)
+        self.tell(reduced, path)
+
+    def tell(self, reduced: Reduced, path: Path | None, *, again: bool = False) -> None:
+        """Tell the campaign of a finding."""
         symptom = reduced.symptom
         self.send(
             Found(
@@ -256,9 +340,17 @@ class Worker:
                 symptom.message,
                 len(reduced.program) // CALL_BYTES,
                 self.executions,
-                seconds,
+                time.monotonic() - self.started,
+                reduced.program,
+                again,
             )
         )
+
+    def add(self, program: bytes) -> None:
+        """Tell the campaign of a program that belongs into the corpus."""
+        program = bytes(program[: self.settings.maximum_calls * CALL_BYTES])
+        if self.inputs.is_new(program):
+            self.send(Added(program))
 
     def replace(self) -> None:
         """A new machine; coverage stays where libFuzzer looks for it."""
@@ -270,20 +362,28 @@ class Worker:
 
     def machine_lost(self, error: MachineError) -> None:
         """Go on with a new machine, unless they keep dying."""
-        self.losses += 1
-        self.send(Trouble(f"machine lost, replaced: {error}"))
+        before = self.phase
         while True:
+            self.losses += 1
+            reason, _, rest = str(error).partition("\n")
+            print(f"machine lost: {reason}\n{rest}", file=sys.stderr, flush=True)
+            self.send(Trouble("machine lost, and replaced", detail=reason))
             if self.losses > LOSSES:
-                self.leave(Trouble(f"{self.losses} machines lost in a row: {error}", fatal=True))
+                self.leave(Trouble(f"{self.losses} machines lost in a row", fatal=True, detail=str(error)))
+            self.doing(Phase.REPLACING)
+            if self.losses > 1:
+                time.sleep(FIRST_PAUSE * 2 ** (self.losses - 2))
             try:
                 self.replace()
-                return
+                break
             except MachineError as problem:
-                self.losses += 1
                 error = problem
+        self.look_now = True
+        self.doing(before)
 
     def tick(self) -> None:
         """Look at clock and pipe: report, or leave."""
+        self.look_now = False
         now = time.monotonic()
         settings = self.settings
         over = bool(settings.deadline) and now >= settings.deadline
@@ -291,9 +391,39 @@ class Worker:
             self.leave()
         if now >= self.next_progress:
             self.next_progress = now + PROGRESS_SECONDS
+            if self.phase is Phase.LOADING and not self.inputs:
+                self.doing(Phase.FUZZING)
+            self.file_again()
             self.report()
-            if self.pipe.poll():  # a request to stop, or the end of the campaign's process
+            self.listen()
+
+    def listen(self) -> None:
+        """Do what the campaign asks for."""
+        while self.pipe.poll():
+            try:
+                request = self.pipe.recv()
+            except (EOFError, OSError):
+                request = Stop()  # the campaign's process is gone
+            if isinstance(request, Programs):
+                self.inputs.offer(request.programs)
+            elif isinstance(request, Refile):
+                for key in [key for key, known in self.known.items() if str(known.signature) == request.signature]:
+                    del self.known[key]
+                self.inspected.add(request.program)
+                self.inputs.offer([request.program])
+            else:
                 self.leave()
+
+    def file_again(self, *, now: bool = False) -> None:
+        """Try to write findings that could not be written."""
+        with contextlib.suppress(MachineError):  # the next program replaces it
+            for reduced, path in self.clerk.again(now=now):
+                self.tell(reduced, path, again=True)
+
+    def doing(self, phase: Phase, detail: str = "") -> None:
+        """Tell what the worker does now."""
+        self.phase = phase
+        self.send(Doing(phase, detail))
 
     def report(self, *, last: bool = False) -> None:
         """Send the counts."""
@@ -326,6 +456,9 @@ class Worker:
         """Report for the last time and end the process."""
         if trouble is not None:
             self.send(trouble)
+        elif self.inputs.last_was_new():
+            self.add(self.last)
+        self.file_again(now=True)
         self.report(last=True)
         self.close()
         os._exit(LEFT_NORMALLY if trouble is None else trouble.exit_code)
@@ -333,23 +466,40 @@ class Worker:
 
 def main(settings: WorkerSettings, pipe: Connection) -> None:
     """The worker's process."""
-    # Ctrl-C reaches the whole process group; the campaign decides when its workers stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    log = os.open(settings.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    # The campaign decides when its workers stop, whatever reaches the whole process group.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    log = _open_log(settings.log)
     if settings.core is not None:
-        os.sched_setaffinity(0, {settings.core})
+        with contextlib.suppress(OSError):  # it may have been taken from us since the campaign began
+            os.sched_setaffinity(0, {settings.core})
     worker: Worker | None = None
     try:
-        worker = Worker(settings, pipe)
+        worker = Worker(settings, pipe, log)
         worker.boot()
-    except BothworldsError as error:
-        pipe.send(Trouble(str(error), fatal=True, exit_code=error.exit_code))
-    except Exception:
-        pipe.send(Trouble(f"a defect of the fuzzer:\n{traceback.format_exc()}", fatal=True))
-    else:
         worker.fuzz()
+    except BothworldsError as error:
+        reason, _, rest = str(error).partition("\n")
+        _last_words(pipe, Trouble(reason, fatal=True, exit_code=error.exit_code, detail=rest))
+    except Exception:
+        _last_words(pipe, Trouble("a defect of the fuzzer", fatal=True, detail=traceback.format_exc()))
     if worker is not None:
         worker.close()
     os._exit(3)
+
+
+def _open_log(path: Path) -> int:
+    """Let standard output and error go to the log; where that cannot be written, to memory."""
+    try:
+        log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    except OSError:
+        log = os.memfd_create("log", os.MFD_CLOEXEC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    return 2
+
+
+def _last_words(pipe: Connection, trouble: Trouble) -> None:
+    with contextlib.suppress(OSError):
+        pipe.send(trouble)

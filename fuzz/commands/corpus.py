@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.options import ConfigOption, built
-from harness.commands.output import say, working
+from fuzz.directory import corpus_lock
+from harness.commands.options import ConfigOption, ReleaseOption, built
+from harness.commands.output import say, warn, working
 from harness.configs import DEFAULT_CONFIG
 from harness.errors import InputError
 
 if TYPE_CHECKING:
+    from harness.build.artefacts import Artefacts
     from harness.execution.executor import Executor
 
 corpus_app = typer.Typer(help="Work on corpora: directories of programs.", no_args_is_help=True)
 
 
-def _executor(config: str, *, coverage: bool = True) -> Executor:
+def _executor(artefacts: Artefacts) -> Executor:
     from harness.execution.executor import Executor
 
-    return Executor(built(config), coverage=coverage)
+    return Executor(artefacts)
 
 
 @corpus_app.command("merge")
@@ -30,12 +32,15 @@ def corpus_merge(
     into: Annotated[Path, typer.Argument(metavar="CORPUS", help="Corpus that is added to.")],
     sources: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Corpora that are taken from.")],
     config: ConfigOption = DEFAULT_CONFIG,
+    release: ReleaseOption = False,
 ) -> None:
     """Add to a corpus those programs of others that reach more than it does."""
-    from fuzz import corpus
+    from fuzz import reduction
+    from harness.programs.interfaces import Interface
 
-    with _executor(config) as executor:
-        added, looked = corpus.merge(executor, into, sources)
+    artefacts = built(config, release=release)
+    with corpus_lock(into), _executor(artefacts) as executor, working("running programs"):
+        added, looked = reduction.merge(executor, into, sources, Interface.load(artefacts))
     say(f"{into}: {added} of {looked} programs reach something new and were added")
 
 
@@ -43,15 +48,27 @@ def corpus_merge(
 def corpus_minimise(
     directory: Annotated[Path, typer.Argument(metavar="CORPUS", help="Corpus to make smaller.")],
     config: ConfigOption = DEFAULT_CONFIG,
+    release: ReleaseOption = False,
+    blocks: Annotated[
+        bool, typer.Option("--blocks", help="Keep what reaches all blocks, however often: fewer programs.")
+    ] = False,
 ) -> None:
-    """Remove from a corpus the programs that reach nothing which shorter ones do not."""
-    from fuzz import corpus
+    """Keep of a corpus the fewest and shortest programs that reach all that it reaches."""
+    from fuzz import reduction
+    from fuzz.corpus import renew
+    from harness.programs.interfaces import Interface
 
     if not directory.is_dir():
         raise InputError(f"{directory}: no such corpus; give a directory of programs")
-    with _executor(config) as executor:
-        kept, there = corpus.minimise(executor, directory)
-    say(f"{directory}: {kept} of {there} programs stay")
+    artefacts = built(config, release=release)
+    with corpus_lock(directory), _executor(artefacts) as executor, working("running programs"):
+        if said := renew(directory, Interface.load(artefacts)):
+            warn(said)
+        done = reduction.minimise(executor, directory, blocks_only=blocks)
+    say(
+        f"{directory}: {done.kept} of {done.there} programs stay, {done.kept_bytes} of {done.bytes} bytes; "
+        f"they reach all {done.blocks} blocks that were reached"
+    )
 
 
 @corpus_app.command("import")
@@ -64,6 +81,9 @@ def corpus_import(
     from fuzz import corpus
     from harness.programs.interfaces import Interface
 
-    with working("reading programs"):
-        added, read = corpus.import_files(into, files, Interface.load(built(config)))
+    interface = Interface.load(built(config))
+    with working("reading programs"), corpus_lock(into):
+        if into.is_dir() and (said := corpus.renew(into, interface)):
+            warn(said)
+        added, read = corpus.import_files(into, files, interface)
     say(f"{into}: {added} of {read} programs are new")

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import secrets
+import signal
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fuzz.commands.options import (
     FOUND,
-    INTERRUPTED,
     JsonOption,
     MutatorsOption,
     NoCoverageOption,
@@ -32,7 +34,15 @@ from harness.commands.options import (
     built,
     extra_patches,
 )
+from harness.commands.output import fail
 from harness.configs import DEFAULT_CONFIG
+from harness.errors import EnvironmentFailure, InputError, OutputError
+
+if TYPE_CHECKING:
+    from fuzz.campaign import Campaign
+
+SIGNALLED = 128
+"""Exit code of a command that a signal has ended, less the signal's number."""
 
 
 def fuzz(
@@ -62,10 +72,16 @@ def fuzz(
         Path | None, typer.Option("--lcov", metavar="FILE", help="Write coverage there, for genhtml.")
     ] = None,
 ) -> None:
-    """Fuzz a target: programs chosen by coverage, each judged. Exit code 1 if something was found."""
+    """Fuzz a target: programs chosen by coverage, each judged. Exit code 1 if something was found.
+
+    A directory that was fuzzed in before goes on from its corpus. Ctrl-C ends it in order, a second one at once.
+    """
     from fuzz.campaign import CampaignSettings, prepare_directory, run_campaign
     from fuzz.progress import Progress, summary
+    from fuzz.stopping import Stopping
 
+    if lcov is not None and no_coverage:
+        raise InputError("--lcov: a campaign without coverage has nothing to write; leave out --no-coverage")
     load_target(target)
     prepare_directory(out)
     artefacts = built(
@@ -89,15 +105,40 @@ def fuzz(
         mutators=mutators,
         extra_patches=tuple(extra_patches(extra_patch)),
     )
-    with Progress(target) as progress:
-        campaign = run_campaign(settings, progress.watch)
-    summary(campaign)
-    campaign.save_coverage()
-    if lcov is not None:
-        campaign.write_lcov(lcov)
-    if json_file is not None:
-        write_json(json_file, campaign.to_json())
+    failure: EnvironmentFailure | None = None
+    with Stopping() as stopping, Progress(f"{target} ({settings.kernel} kernel)") as progress:
+        try:
+            campaign = run_campaign(settings, progress.watch, stopping=stopping)
+        except EnvironmentFailure as error:
+            # What it counted and found before is worth as much.
+            if progress.campaign is None or not progress.campaign.totals.executions:
+                raise
+            campaign, failure = progress.campaign, error
+        progress.stop()
+        problems = _write(campaign, json_file, lcov)
+        with suppress(OSError):  # nobody reads it any more
+            summary(campaign)
+    for problem in [*([failure] if failure else []), *problems]:
+        fail(str(problem))
     if campaign.findings:
         raise typer.Exit(FOUND)
     if campaign.interrupted:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(SIGNALLED + (campaign.signal or signal.SIGINT))
+    if failure or problems:
+        raise typer.Exit(EnvironmentFailure.exit_code)
+
+
+def _write(campaign: Campaign, json_file: Path | None, lcov: Path | None) -> list[OutputError]:
+    """Write what was asked for; what cannot be written is told after the summary, which it must not cost."""
+    problems = []
+    writers: list[Callable[[], None]] = [campaign.save_coverage]
+    if lcov is not None:
+        writers.append(lambda: campaign.write_lcov(lcov))
+    if json_file is not None:
+        writers.append(lambda: write_json(json_file, campaign.to_json()))
+    for write in writers:
+        try:
+            write()
+        except OutputError as problem:
+            problems.append(problem)
+    return problems

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import corpus
+from fuzz import corpus, reduction
 from fuzz.campaign import Campaign, CampaignSettings, run_campaign
 from fuzz.mutators import Choice
 from harness.build.artefacts import Artefacts
@@ -106,7 +106,7 @@ def test_a_campaign_finds_a_planted_bug(config: MachineConfig, tmp_path: Path) -
     found = [finding for finding in campaign.findings.values() if finding.invariant == bug.expected]
     assert found and campaign.seconds < 120
     bundle = read_bundle(found[0].path)
-    assert bundle.finding.label == "ARM_Page_Remap" and len(bundle.finding.calls) <= 2
+    assert bundle.finding.label == "ARM_Page_Remap" and len(bundle.finding.program.splitlines()) <= 2
     assert bundle.patches[0].read_text() == bug.path.read_text()
 
 
@@ -196,11 +196,14 @@ def test_corpora_are_minimised_and_merged(executor: Executor, tmp_path: Path) ->
     table = Interface.load(executor.artefacts)
     one = corpus.import_files(tmp_path / "one", [PROJECT / "examples"], table)
     assert one[0] == one[1] > 0
-    again = corpus.import_files(tmp_path / "one", [PROJECT / "examples"], table)
-    assert again == (0, one[1])
+    twice = corpus.import_files(tmp_path / "one", [PROJECT / "examples"], table)
+    assert twice == (0, one[1])
     before = len(corpus.read_corpus(tmp_path / "one"))
     corpus.add_program(tmp_path / "one", corpus.read_corpus(tmp_path / "one")[-1] + b"tail")
-    kept, there = corpus.minimise(executor, tmp_path / "one")
-    assert 0 < kept <= before and there == before + 1
-    added, looked = corpus.merge(executor, tmp_path / "two", [tmp_path / "one"])
-    assert added == looked == kept
+    reached = reduction.run_all(executor, corpus.read_corpus(tmp_path / "one"))
+    done = reduction.minimise(executor, tmp_path / "one")
+    assert 0 < done.kept <= before and done.there == before + 1
+    again = reduction.run_all(executor, corpus.read_corpus(tmp_path / "one"))
+    assert (again.blocks() == reached.blocks()).all() and done.blocks == reached.blocks().sum()
+    added, looked = reduction.merge(executor, tmp_path / "two", [tmp_path / "one"], table)
+    assert added == looked == done.kept

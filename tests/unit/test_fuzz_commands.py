@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,14 @@ def blocks() -> StaticBlocks:
 
 
 def campaign(tmp_path: Path, *findings: tuple[str, str, float]) -> Campaign:
-    artefacts: Any = None
-    one = Campaign(CampaignSettings(artefacts, tmp_path, seconds=1), blocks=blocks(), labels=("Copy", "Yield"))
-    done = np.zeros((2, ERRORS), np.int64)
+    artefacts: Any = SimpleNamespace(release=False)
+    one = Campaign(CampaignSettings(artefacts, tmp_path, seconds=1), blocks=blocks(), labels=("Copy", "Yield", "Send"))
+    one.errors = {8: "seL4_DeleteFirst"}
+    done = np.zeros((3, ERRORS), np.int64)
     done[0, 0], done[0, 8], done[1, 0] = 6, 2, 4
     one.parts[0] = Totals(
         executions=10,
-        started=np.array([0, 1]),
+        started=np.array([0, 1, 0]),
         done=done,
         hit=np.array([1, 0, 1, 0], np.uint8),
         invariants={"no_mloop": (3, 30)},
@@ -46,6 +48,7 @@ def campaign(tmp_path: Path, *findings: tuple[str, str, float]) -> Campaign:
     one.built = None
     for signature, invariant, seconds in findings:
         path = tmp_path / signature.replace(":", "-")
+        path.mkdir(exist_ok=True)
         one.findings[signature] = FindingSummary(signature, "violation", invariant, "why", path, 1, 5, seconds, 7)
     return one
 
@@ -57,7 +60,9 @@ def test_the_json_of_a_campaign_has_the_documented_fields(tmp_path: Path) -> Non
         "kernel": {"blocks_hit": 1, "blocks_total": 2},
         "firmware": {"blocks_hit": 0, "blocks_total": 1},
     }
-    assert result["labels"]["Copy"] == {"attempted": 8, "succeeded": 6, "errors": {"8": 2}}
+    assert result["labels"]["Copy"] == {"attempted": 8, "succeeded": 6, "errors": {"seL4_DeleteFirst": 2}}
+    assert result["kernel"] == "debug" and result["never_succeeded"] == ["Send"] == result["never_attempted"]
+    assert result["outcomes"] == {"done": 9, "blocked": 1} and result["restarts"]["machines"] == 0
     assert result["invariants"] == {"no_mloop": {"checks": 3, "objects": 30}}
     (finding,) = result["findings"]
     wanted = {"signature": "a:b:c", "kind": "violation", "invariant": "a", "count": 5, "first_seen_seconds": 0.5}
@@ -74,6 +79,15 @@ def test_the_summary_tells_a_person_how_to_reproduce(tmp_path: Path, capsys: pyt
     assert output.count("finding after 0.5 s: a:b:c") == 1
     assert "1 of 2 reachable blocks (50.0%; 0 more cannot be reached)" in output and "done 9, blocked 1" in output
     assert f"bothworlds repro {tmp_path / 'a-b-c'}" in output
+    (tmp_path / "a-b-c").rmdir()
+    one.findings["a:b:c"].program_yaml = "calls:\n- call: Yield\n"
+    one.notes.add("machine lost, and replaced", "QEMU ended")
+    one.notes.add("machine lost, and replaced", "QEMU ended again")
+    progress.summary(one)
+    output = capsys.readouterr().out
+    assert "its directory is not there; its program:\n      calls:\n      - call: Yield" in output
+    assert "machine lost, and replaced (2 times, first after 0.0 s, last after 0.0 s): QEMU ended again" in output
+    assert "never attempted: Send\n" in output and "never succeeded" not in output
     progress.summary(campaign(tmp_path))
     assert "Nothing was found." in capsys.readouterr().out
 

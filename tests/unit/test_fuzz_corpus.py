@@ -7,9 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fuzz import corpus
+from fuzz import corpus, reduction
 from harness.errors import InputError, OutputError
+from harness.programs.interfaces import Interface
+from harness.programs.program import Program
+from tests.unit import programs_support
+
+
+@pytest.fixture
+def interface() -> Interface:
+    return programs_support.interface()
 
 
 class Toy:
@@ -21,6 +31,9 @@ class Toy:
     def run(self, program: bytes) -> None:
         counts = np.bincount(np.frombuffer(program, np.uint8), minlength=256)
         self.coverage[:] = np.minimum(counts, 255)
+
+    def replace(self) -> None:
+        raise AssertionError("this machine is never lost")
 
 
 def fill(directory: Path, *programs: bytes) -> Path:
@@ -36,17 +49,77 @@ def test_short_programs_come_first_and_names_are_content(tmp_path: Path) -> None
     assert (tmp_path / corpus.file_name(b"a")).read_bytes() == b"a"
 
 
-def test_minimising_keeps_what_reaches_more(tmp_path: Path) -> None:
+def test_minimising_keeps_the_fewest_that_reach_all(tmp_path: Path) -> None:
     fill(tmp_path, b"a", b"b", b"ab", b"aab", b"abc", b"bca")
-    assert corpus.minimise(Toy(), tmp_path) == (4, 6)
-    assert corpus.read_corpus(tmp_path) == [b"a", b"b", b"aab", b"abc"]
+    done = reduction.minimise(Toy(), tmp_path)
+    assert (done.kept, done.there, done.blocks, done.kept_bytes, done.bytes) == (2, 6, 3, 6, 13)
+    assert corpus.read_corpus(tmp_path) == [b"aab", b"abc"], "counts are kept as well"
+    assert reduction.minimise(Toy(), tmp_path, blocks_only=True).kept == 1
+    assert corpus.read_corpus(tmp_path) == [b"abc"]
 
 
-def test_merging_adds_what_is_new(tmp_path: Path) -> None:
+@given(st.lists(st.binary(min_size=1, max_size=6), min_size=1, max_size=12))
+def test_minimising_keeps_coverage_and_nothing_needless(programs: list[bytes]) -> None:
+    reached = reduction.run_all(Toy(), programs)
+    chosen = reduction.fewest(reached.features)
+    assert (np.bitwise_or.reduce(reached.features[chosen]) == np.bitwise_or.reduce(reached.features)).all()
+    for row in chosen:
+        rest = [other for other in chosen if other != row]
+        without = np.bitwise_or.reduce(reached.features[rest]) if rest else np.zeros(256, np.uint8)
+        assert (without != np.bitwise_or.reduce(reached.features)).any()
+
+
+def test_merging_adds_what_is_new(tmp_path: Path, interface: Interface) -> None:
     one, other = fill(tmp_path / "one", b"a", b"b"), fill(tmp_path / "other", b"a", b"ba", b"bc")
-    assert corpus.merge(Toy(), one, [other]) == (1, 2)
+    assert reduction.merge(Toy(), one, [other], interface) == (1, 2)
     assert corpus.read_corpus(one) == [b"a", b"b", b"bc"]
-    assert corpus.merge(Toy(), tmp_path / "new", [other]) == (3, 3)
+    assert reduction.merge(Toy(), tmp_path / "new", [other], interface) == (2, 3)
+
+
+def test_a_torn_file_is_no_program(tmp_path: Path) -> None:
+    fill(tmp_path, b"abc", b"de")
+    (tmp_path / corpus.file_name(b"abc")).write_bytes(b"a")
+    (tmp_path / "named-by-hand").write_bytes(b"f")
+    (tmp_path / f"{corpus.UNFINISHED}x").write_bytes(b"g")
+    assert corpus.read_corpus(tmp_path) == [b"f", b"de"]
+    corpus.remove_unfinished(tmp_path)
+    assert not list(tmp_path.glob(f"{corpus.UNFINISHED}*"))
+
+
+def renamed(interface: Interface, drop: int = 0) -> Interface:
+    """The same calls in another order, without the first `drop` of them."""
+    return Interface(interface.calls[drop:][::-1], interface.pools, interface.population)
+
+
+YAML = "calls:\n- {call: ARM_Page_Unmap, target: page-n-mapped}\n- {call: Yield}\n"
+FIRST = (
+    "calls:\n- call: CNode_Copy\n  target: cnode\n  with: {dest_index: 'free:0', src_index: page-n-mapped, rights: read}\n"
+)
+
+
+def test_a_corpus_of_another_call_table_is_encoded_again(tmp_path: Path, interface: Interface) -> None:
+    directory = tmp_path / "corpus"
+    assert interface.calls[0].name == "CNode_Copy"
+    fill(directory, *(Program.from_yaml(text, interface).to_bytes() for text in (YAML, FIRST)))
+    corpus.write_interface(directory, interface)
+    assert corpus.renew(directory, interface) == "" and len(corpus.read_corpus(directory)) == 2
+    other = renamed(interface, drop=1)
+    said = corpus.renew(directory, other)
+    assert "another call table" in said and "1 programs were encoded again" in said and "1 have calls" in said
+    (program,) = corpus.read_corpus(directory)
+    assert Program.from_bytes(program, other).to_yaml() == Program.from_yaml(YAML, interface).to_yaml()
+    (old,) = [path for path in tmp_path.iterdir() if path != directory]
+    assert str(old) in said and len(corpus.read_corpus(old)) == 2, "nothing is thrown away"
+    assert corpus.renew(directory, other) == ""
+
+
+def test_a_corpus_with_a_damaged_call_table_is_put_aside(tmp_path: Path, interface: Interface) -> None:
+    directory = fill(tmp_path / "corpus", b"a")
+    (directory / corpus.INTERFACE).write_text('{"identity": "0123", "calls": [')
+    assert "put aside" in corpus.renew(directory, interface)
+    assert corpus.read_corpus(directory) == [] and corpus.identity_of(directory) == interface.identity
+    with pytest.raises(InputError, match="not a call table"):
+        corpus.read_for(next(path for path in tmp_path.iterdir() if path != directory), interface)
 
 
 def test_missing_and_read_only_directories_are_named(tmp_path: Path) -> None:

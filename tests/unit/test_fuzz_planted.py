@@ -47,7 +47,7 @@ def test_an_outcome_is_a_catch_in_the_kernel_that_it_is_for() -> None:
 
 
 def finding(signature: str, kind: str, invariant: str | None) -> FindingSummary:
-    return FindingSummary(signature, kind, invariant, "why", None, 2, 1, 4.0, 70)
+    return FindingSummary(signature, kind, invariant, "why", Path("nowhere"), 2, 1, 4.0, 70)
 
 
 class Campaigns:

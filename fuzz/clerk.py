@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Filing a worker's findings so that none is lost: where it belongs, else elsewhere, else in memory until it works."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from harness.errors import OutputError
+from harness.findings.filing import Filer, Origin, Reduced
+
+RETRY_SECONDS = 15.0
+
+
+class Clerk:
+    """Files findings in `directory`, or `elsewhere` if that cannot be written."""
+
+    def __init__(self, filer: Filer, directory: Path, elsewhere: Path | None) -> None:
+        self._filer = filer
+        self._places = [directory] if elsewhere is None else [directory, elsewhere]
+        self._unwritten: list[tuple[Reduced, Origin]] = []
+        self._next_attempt = 0.0
+
+    def file(self, reduced: Reduced, origin: Origin) -> Path | None:
+        """Write a finding if it is new; returns its directory, None if it can be written nowhere and is kept in memory.
+
+        Raises MachineError.
+        """
+        path = self._write(reduced, origin)
+        if path is None:
+            # What the machine shows is gone with the next program: the program says how to see it again.
+            self._unwritten.append((replace(reduced, verdict=None), origin))
+        return path
+
+    def _write(self, reduced: Reduced, origin: Origin) -> Path | None:
+        for place in self._places:
+            try:
+                if place is not self._places[0]:
+                    place.mkdir(mode=0o700, exist_ok=True)
+                self._filer.directory = place
+                return self._filer.file(reduced, origin)[0]
+            except (OutputError, OSError):
+                continue
+            finally:
+                self._filer.directory = self._places[0]
+        return None
+
+    def again(self, *, now: bool = False) -> list[tuple[Reduced, Path]]:
+        """Try to write what could not be written, now and then; returns what was."""
+        if not self._unwritten or (not now and time.monotonic() < self._next_attempt):
+            return []
+        self._next_attempt = time.monotonic() + RETRY_SECONDS
+        written: list[tuple[Reduced, Path]] = []
+        for reduced, origin in list(self._unwritten):
+            verdict = self._filer.verdict(reduced.program, reduced.symptom) if reduced.repeatable else None
+            path = self._write(replace(reduced, verdict=verdict), origin)
+            if path is not None:
+                written.append((reduced, path))
+                self._unwritten.remove((reduced, origin))
+        return written
