@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.build.artefacts import PROJECT, cache_directory
+from harness.build.cache import damages
 from harness.configs import MachineConfig
 from harness.errors import EnvironmentFailure, MissingPackage
 from harness.machine import confinement, version
@@ -24,19 +26,23 @@ SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_BYTES = 64 << 20
 """Room for control, coverage and the touched pages of normal RAM of one worker."""
 PROBE_SECONDS = 20
+MEND = "bothworlds doctor --mend"
+_INSTALL = [sys.executable, "-m", "pip", "install", "--no-input", "-r", str(LOCK)]
 
 
 @dataclass(frozen=True)
 class Need:
     """One thing that was checked.
 
-    `state` is what was found, `remedy` what to do where it is not good ("" otherwise).
+    `state` is what was found, `remedy` what to do where it is not good ("" otherwise); `mend` does it, where that
+    takes no more rights than this process has: it says what it did, and raises EnvironmentFailure where it fails.
     """
 
     name: str
     good: bool
     state: str
     remedy: str = ""
+    mend: Callable[[], str] | None = None
 
 
 def _output(*command: str) -> tuple[int, str]:
@@ -85,8 +91,36 @@ def _python() -> Iterator[Need]:
             continue
         if found != pinned:
             wrong.append(f"{name} {found} instead of {pinned}")
-    remedy = "make setup" if wrong else ""
-    yield Need("python packages", not wrong, ", ".join(wrong) or "as in requirements.lock", remedy)
+    state = ", ".join(wrong) or "as in requirements.lock"
+    if not wrong or sys.prefix == sys.base_prefix or not os.access(sys.prefix, os.W_OK):
+        yield Need("python packages", not wrong, state, "make setup" if wrong else "")
+        return
+    yield Need("python packages", False, state, f"{MEND} (or {shlex.join(_INSTALL)})", _install_packages)
+
+
+def _install_packages() -> str:
+    """Install what requirements.lock names into the environment that this process runs in."""
+    done = subprocess.run(_INSTALL, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        last = (done.stdout + done.stderr).strip().splitlines()[-5:]
+        raise EnvironmentFailure("\n".join([f"'{shlex.join(_INSTALL)}' ended with {done.returncode}:", *last]))
+    return "installed what requirements.lock names"
+
+
+def _builds(*, thorough: bool) -> Need:
+    """What the cache holds, and whether it is whole."""
+    found = damages(thorough=thorough)
+    if not found:
+        return Need("builds", True, f"whole, in {cache_directory()}")
+
+    def mend() -> str:
+        for damage in found:
+            damage.mend()
+        return f"removed {len(found)} directories from the cache; what is needed is built again"
+
+    shown = "; ".join(f"{damage.path.name}: {damage.what}" for damage in found[:3])
+    more = f"; {len(found) - 3} more" if len(found) > 3 else ""
+    return Need("builds", False, shown + more, f"{MEND} (the next build replaces what it needs by itself)", mend)
 
 
 def _writable(name: str, directory: Path, remedy: str) -> Need:
@@ -120,12 +154,13 @@ def _confinement() -> Need:
     return Need("confinement", True, "bubblewrap keeps QEMU from the host's files")
 
 
-def examine(config: MachineConfig) -> list[Need]:
-    """Check every need of a config; takes about a second."""
+def examine(config: MachineConfig, *, thorough: bool = False) -> list[Need]:
+    """Check every need of a config; takes about a second, or some more if `thorough` (every file of every build)."""
     checks: list[Callable[[], Need]] = [
         _shared_memory,
         _confinement,
         lambda: _writable("cache", cache_directory(), "set BOTHWORLDS_CACHE to a directory that you can write"),
+        lambda: _builds(thorough=thorough),
     ]
     needs = [_package(package, config) for package in packages()]
     needs += _python()

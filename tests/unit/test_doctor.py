@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness import cli, doctor
+from harness.build.cache import CONTENTS, publish
 from harness.configs import MachineConfig
 from harness.errors import MissingPackage
 from harness.packages import install_command, packages, tool
@@ -156,3 +158,86 @@ def test_setup_in_a_checkout_of_somebody_else(tmp_path: Path) -> None:
     assert "belongs to 'root' and 'nobody' cannot change it" in done.stderr
     assert "clone the repository into a directory of your own" in done.stderr
     assert not (tmp_path / "log").exists(), "nothing is installed before"
+
+
+# -- the cache
+
+
+@pytest.fixture
+def thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of an own cache."""
+    monkeypatch.setenv("BOTHWORLDS_CACHE", str(tmp_path / "cache"))
+
+    def fill(directory: Path) -> None:
+        (directory / "made.elf").write_bytes(b"content")
+        (directory / "inside").mkdir()
+        (directory / "inside" / "header.h").write_text("#define A 1\n")
+
+    return publish("thing", fill)
+
+
+def _never(_: Path) -> None:
+    raise AssertionError("it was whole")
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:3]),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["made.elf", "inside/header.h", CONTENTS])
+def test_a_damaged_build_is_made_again(thing: Path, name: str, damage: str) -> None:
+    assert publish("thing", _never) == thing
+    DAMAGE[damage](thing / name)
+    if (name, damage) == (CONTENTS, "gone"):
+        # As older versions left it: it gets a list.
+        assert publish("thing", _never) == thing
+        assert (thing / CONTENTS).exists()
+        return
+
+    def again(directory: Path) -> None:
+        (directory / "made.elf").write_bytes(b"again")
+
+    publish("thing", again)
+    assert (thing / "made.elf").read_bytes() == b"again"
+    assert [path.name for path in thing.parent.iterdir()] == ["thing"]
+
+
+def test_doctor_names_damaged_builds_and_mends_them(
+    thing: Path, config: MachineConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    abandoned = thing.parent / ".kernel-abcd"
+    abandoned.mkdir()
+    os.utime(abandoned, (0, 0))
+    assert "left behind" in need(doctor.examine(config), "builds").state
+    # A flipped bit deep inside is found when everything is compared.
+    (thing / "inside" / "header.h").write_text("#define A 2\n")
+    assert "thing" not in need(doctor.examine(config), "builds").state
+    found = need(doctor.examine(config, thorough=True), "builds")
+    assert "thing: inside/header.h has changed" in found.state
+    assert "doctor --mend" in found.remedy
+    cli.execute(["doctor", "--mend"])
+    assert "removed 2 directories" in capsys.readouterr().out
+    assert list(thing.parent.iterdir()) == []
+
+
+def test_missing_python_packages_are_installed(
+    config: MachineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed = tmp_path / "installed"
+    monkeypatch.setattr(doctor, "_INSTALL", ["sh", "-c", f"touch {installed}"])
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("no-such-package==1.0\n")
+    monkeypatch.setattr(doctor, "LOCK", lock)
+    found = need(doctor.examine(config), "python packages")
+    assert "no-such-package is missing" in found.state
+    assert "doctor --mend" in found.remedy
+    assert found.mend is not None
+    found.mend()
+    assert installed.exists()
+    monkeypatch.setattr(doctor, "_INSTALL", ["sh", "-c", "echo no network; exit 1"])
+    assert cli.execute(["doctor", "--mend"]) == 3
+    assert "no network" in capsys.readouterr().err
