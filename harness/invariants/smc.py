@@ -29,6 +29,8 @@ from harness.programs.population import read_report
 from harness.protocol import CALL_BYTES, CallState, PopulationKind
 
 SMC_REGISTERS = 8
+MESSAGE_REGISTERS = 4
+"""Words of a message that travel in registers; the others lie in the caller's IPC buffer."""
 _LABEL = "ARMSMCCall"
 _DEPTH = 64
 _CAPS = 7 << 7
@@ -94,6 +96,8 @@ class SmcAuthority:
             call.name in _HARMLESS_CALLS or call.interface in _HARMLESS_INTERFACES for call in interface.calls
         ]
         """For each call of the table whether it changes no slot, whatever it is given."""
+        self.on_threads = [call.interface == "seL4_TCB" for call in interface.calls]
+        """For each call of the table whether it is an operation on a thread."""
         contents = [self._content(snapshot.ram, victim) for victim in self.victims]
         self.start = [{slot: _badge(c) for slot, c in enumerate(content)} for content in contents]
         """For each victim, the badges of its SMC capabilities in the snapshot by slot; None for other slots."""
@@ -146,7 +150,13 @@ class SmcAuthority:
                 index > last
                 and call.info >> 12 == self._label
                 and call.info & _INFO_LENGTH >= SMC_REGISTERS
-                and tuple(registers) == message
+                and (
+                    tuple(registers) == message
+                    or (
+                        tuple(registers[:MESSAGE_REGISTERS]) == message[:MESSAGE_REGISTERS]
+                        and self._buffer_unknown(rows, results, index)
+                    )
+                )
             ):
                 last = index
                 badge = past.badge_before(index, call)
@@ -165,6 +175,17 @@ class SmcAuthority:
         for index, badge in past.badged_again:
             again = f"call {index} gave another badge to an SMC capability for {badge:#x}"
             judgement.fail(again, "smc_cap", call=index, badge=hex(badge))
+
+    def _buffer_unknown(self, rows: list[bytes], results: Any, index: int) -> bool:
+        """Whether an operation on a thread before a call may have changed which memory is the caller's IPC buffer."""
+        for row, result in zip(rows[:index], results[:index], strict=True):
+            state = int(result["state"])
+            refused = state in (CallState.NOT_REACHED, CallState.SKIPPED) or (
+                state == CallState.DONE and bool(result["error"])
+            )
+            if self.on_threads[row[0] % len(self.on_threads)] and not refused:
+                return True
+        return False
 
     def _evidence(self, call: Decoded, index: int, registers: list[int]) -> dict[str, Any]:
         return {
