@@ -56,7 +56,7 @@ class Runner:
         self._save = save
         self._seen: Campaign | None = None
 
-    def run(self, record: CampaignRecord, seconds: float, *, workers: int, seed: int, check_every: int,
+    def run(self, record: CampaignRecord, seconds: float, *, runs: int, workers: int, seed: int, check_every: int,
             patches: tuple[Path, ...]) -> None:  # fmt: skip
         """Run one campaign. A campaign that fails is recorded, and others go on; an interruption is raised."""
         # Each time in a directory of its own: what an interrupted campaign left stays as it is.
@@ -68,6 +68,7 @@ class Runner:
             directory,
             target=record.target,
             seconds=seconds,
+            runs=runs,
             workers=workers,
             seed=seed,
             check_every=check_every,

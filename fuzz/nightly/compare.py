@@ -74,7 +74,8 @@ def open_findings(night: Night) -> dict[Key, Open]:
         # A finding of tonight's build is the better one to look at.
         one.message, one.path, one.calls = finding.message, finding.path, finding.calls
         if finding.reproduced:
-            one.reproduced = f"{finding.reproduced}, cold {finding.reproduced_cold}"
+            cold = f", cold {finding.reproduced_cold}" if finding.reproduced_cold else ""
+            one.reproduced = finding.reproduced + cold
         one.only_kept = False
     return found
 

@@ -21,14 +21,16 @@ from harness.findings.minimise import Budget, Limits
 from harness.findings.reproduce import reproduce
 
 LEAST_SECONDS = 3.0
-"""With less time than this a finding is left as its campaign filed it."""
+"""With less time than this a finding is only run again once."""
+OVERTIME = 10.0
+"""Seconds by which a night may become longer, so that what it found is at least run again."""
 
 
 def handle(record: FindingRecord, night: Path, artefacts: Artefacts, wanted: Minimise, seconds: float) -> str | None:
     """Make a new finding smaller in its place and run it again; returns what went wrong, if anything did.
 
-    Takes about `seconds` at most. A machine that is lost, or a directory that cannot be written, is no
-    reason to lose the finding: it stays as it is.
+    Takes about `seconds` at most; with too few of them it is only run again, once. A machine that is lost, or a
+    directory that cannot be written, is no reason to lose the finding: it stays as it is.
     """
     from harness.execution.executor import Executor
 
@@ -39,8 +41,9 @@ def handle(record: FindingRecord, night: Path, artefacts: Artefacts, wanted: Min
         if bundle.finding.kind == HARNESS_DEFECT:
             return None
         record.calls_before = record.calls
-        budget = min(wanted.seconds, seconds / 2)
-        if budget > 0:
+        enough = seconds >= LEAST_SECONDS
+        budget = min(wanted.seconds, seconds / 2) if enough else 0.0
+        if budget:
             with (
                 tempfile.TemporaryDirectory(prefix=".minimise-", dir=path.parent) as work,
                 Executor(artefacts, coverage=False) as executor,
@@ -48,10 +51,12 @@ def handle(record: FindingRecord, night: Path, artefacts: Artefacts, wanted: Min
                 improve(bundle, executor, Path(work), Budget(Limits(seconds=budget)))
             bundle = read_bundle(path)
         record.calls = calls_of(bundle.program)
-        if (wanted.times or wanted.cold) and time.monotonic() - started < seconds:
-            again = reproduce(bundle, artefacts, times=wanted.times, cold=wanted.cold)
-            record.reproduced, record.reproduced_cold = str(again.snapshot), str(again.cold)
-        record.handled = True
+        enough = enough and time.monotonic() - started < seconds
+        times, cold = (wanted.times, wanted.cold) if enough else (min(1, wanted.times), 0)
+        if times or cold:
+            again = reproduce(bundle, artefacts, times=times, cold=cold)
+            record.reproduced, record.reproduced_cold = str(again.snapshot), str(again.cold) if cold else ""
+        record.handled = bool(budget)
     except (BothworldsError, OSError) as problem:
         return f"{record.signature}: could not be made smaller or run again: {first_line(problem)}"
     return None

@@ -81,6 +81,7 @@ class Plan(StrictModel):
     kernels: Kernels = Kernels()
     targets: dict[str, Share] = Field(default_factory=lambda: {"invocations": 3.0, "smc": 1.0})
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    runs: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     check_every: Annotated[int, Field(ge=1)] = 500
     extra_patches: tuple[Path, ...] = ()

@@ -200,6 +200,7 @@ class _Run:
             runner.run(
                 record,
                 seconds,
+                runs=self.plan.runs,
                 workers=worker_count(self.plan),
                 # Not the same random numbers again when it is taken up after an interruption.
                 seed=self.night.seed + SEED_STEP * (index + len(self.night.campaigns) * len(record.directories)),
@@ -215,7 +216,7 @@ class _Run:
         new = [one for one in self.night.findings if one.new and not one.handled]
         for position, finding in enumerate(new):
             seconds = self.time.left / (len(new) - position)
-            if seconds < fresh.LEAST_SECONDS:
+            if self.time.used > self.plan.seconds + fresh.OVERTIME:
                 self.night.troubles.append(f"{finding.signature}: no time was left to make it smaller and run it again")
                 continue
             say(f"new: {finding.signature}: making it smaller, and running it again")

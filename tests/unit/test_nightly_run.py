@@ -86,6 +86,16 @@ def test_a_night_is_taken_up_only_with_the_same_systems(tmp_path: Path) -> None:
     assert [record.signature for record in one.retried] == ["d:e:f"], "what was not judged is tried again"
 
 
+def test_there_must_be_a_night_to_take_up(tmp_path: Path) -> None:
+    plan = Plan().resolved(tmp_path)
+    with pytest.raises(InputError, match="nights: no night there was interrupted; leave out --resume"):
+        run.run_night(plan, resume=True)
+    path = plan.nights / "0001-2026-03-14"
+    write_whole(path / "nightly.json", night(path.name).model_dump_json())
+    with pytest.raises(InputError, match="no night there was interrupted"):
+        run.run_night(plan, resume=True)
+
+
 BUG = PlantedBug("one", "what", "smc_authority", Path("one.patch"), also=("assertion",), also_release=("hang-kernel",))
 
 
