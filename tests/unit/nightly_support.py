@@ -48,7 +48,13 @@ def retried(
     name = fields.pop("name", signature)
     start: dict[str, Any] = {"path": f"../known/{build}/{signature}", "finding_message": f"message of {signature}"}
     return RetryRecord(
-        name=name, origin=origin, build=build, signature=signature, state=state, shown=list(shown), **{**start, **fields}
+        name=name,
+        origin=origin,
+        build=build,
+        signature=signature,
+        state=state,
+        shown=list(shown),
+        **{**start, **fields},
     )
 
 
