@@ -31,6 +31,7 @@ from harness.execution.restore_set import Range, restore_set
 from harness.machine.boot import BootEvent, Listener, boot
 from harness.machine.gdb import Gdb
 from harness.machine.memory import Bytes, Image, MachineMemory
+from harness.machine.process import cpu_seconds, is_held
 from harness.machine.qemu import Qemu, QemuSettings, Shared
 from harness.protocol import CALL_BYTES, MAXIMUM_CALLS, Command, ParkStatus, Restore
 
@@ -245,19 +246,26 @@ class Executor:
     def _wait_on(self, repetitions: int) -> bool:
         """Wait for a program that takes longer: whether it parked before it counts as a hang.
 
-        A program with repetitions may take as long as it goes on performing calls.
+        A program with repetitions may take as long as it goes on performing calls. A QEMU that the host has stopped, or
+        gives no time, does not hang: it is waited for, and lost in the end.
         """
         limit = self.config.hang_milliseconds / 1000
-        deadline, performed = time.perf_counter() + limit, self._performed()
+        start, used = time.perf_counter(), cpu_seconds(self.machine.pid)
+        deadline, performed = start + limit, self._performed()
         while not self.control.wait():
+            now = time.perf_counter()
             if not self.machine.running:
                 raise self.machine.lost("QEMU ended while a program ran")
-            if time.perf_counter() < deadline:
+            if now < deadline:
                 continue
-            now = self._performed()
-            if not repetitions or now == performed:
+            if cpu_seconds(self.machine.pid) - used < limit / 2 and is_held(self.machine.pid):
+                if now - start > limit + _HELD_SECONDS:
+                    raise self.machine.lost(f"the host has held QEMU for {_HELD_SECONDS:g} s while a program ran")
+                continue
+            calls = self._performed()
+            if not repetitions or calls == performed:
                 return False
-            deadline, performed = time.perf_counter() + limit, now
+            deadline, performed = now + limit, calls
         return True
 
     def _performed(self) -> int:
@@ -289,9 +297,12 @@ class Executor:
         self.sequence += 1
         self._choose_restore(True, True)
         self.control.wake(stay=True)
+        deadline = time.perf_counter() + _HELD_SECONDS
         while not self.control.wait():
             if not self.machine.running:
                 raise self.machine.lost("QEMU ended while memory was restored")
+            if time.perf_counter() > deadline:
+                raise self.machine.lost(f"QEMU did not restore memory within {_HELD_SECONDS:g} s")
 
     def audit(self) -> list[audit.Difference]:
         """Restore, then compare all RAM of both worlds with the snapshot."""
@@ -341,5 +352,7 @@ _MESSAGE = struct.Struct("<4Q")
 _EXCHANGE = struct.Struct(f"<5Q{protocol.EXCHANGE.itemsize - 40}x")
 _RESULT_BYTES = protocol.RESULT.itemsize
 _ZEROS = bytes(_RESULT_BYTES * MAXIMUM_CALLS)
+_HELD_SECONDS = 10.0
+"""How long a QEMU that the host has stopped is waited for."""
 _CONSOLE_BYTES = 4 << 20
 """Console text that is kept before it is forgotten."""

@@ -26,7 +26,7 @@ from harness.build.artefacts import Artefacts
 from harness.build.plugin import build_plugin
 from harness.errors import LaunchFailure, MachineLost, MissingPackage
 from harness.kernel_state.elf import Elf
-from harness.machine import confinement
+from harness.machine import confinement, process
 from harness.machine.console import Console, PrintedConsole, SocketConsole
 from harness.machine.gdb import Gdb
 from harness.machine.memory import MachineMemory, SharedMemory
@@ -176,6 +176,8 @@ class Qemu:
                 pass_fds=[*given, *inherited],
                 env=environment,
             )
+        except OSError as error:  # no memory, no more processes: it may be better in a moment
+            raise LaunchFailure(f"QEMU could not be started: {error.strerror}", self.command, None, "") from error
         finally:
             for descriptor in given:
                 os.close(descriptor)
@@ -184,7 +186,10 @@ class Qemu:
         except MachineLost as error:
             self._launch_failed(str(error))
         self.pid = self._find_pid()
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError as error:
+            raise self.lost("QEMU ended while it started") from error
 
     def _launch_failed(self, reason: str) -> None:
         assert self._process is not None
@@ -275,15 +280,10 @@ class Qemu:
     def _find_pid(self) -> int:
         """QEMU's own process id: bubblewrap and its init stand between us and it."""
         assert self._process is not None
-        pending = [self._process.pid]
-        while pending:
-            pid = pending.pop()
-            with contextlib.suppress(OSError):
-                if Path(os.readlink(f"/proc/{pid}/exe")).name == Path(self.settings.program()).resolve().name:
-                    return pid
-                for task in os.listdir(f"/proc/{pid}/task"):
-                    pending += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-        raise MachineLost("QEMU ended while it started", self._process.poll(), "", self.stderr)
+        pid = process.find(self._process.pid, Path(self.settings.program()).resolve().name)
+        if pid is None:
+            raise MachineLost("QEMU ended while it started", self._process.poll(), "", self.stderr)
+        return pid
 
     # -- use
 
