@@ -21,7 +21,7 @@ from harness.build.artefacts import Artefacts, cache_directory
 from harness.build.code_blocks import CodeBlocks, Phase
 from harness.kernel_state.elf import Elf
 
-_VERSION = "4"
+_VERSION = "5"
 _BETWEEN_PROGRAMS = ("park_pc", "publish", "resume", "restore", "mix_banks")
 """Functions of the firmware that lead from one program to the next, by how their names begin."""
 
@@ -34,9 +34,9 @@ class StaticBlocks:
 
     `address` and `physical` are those of the leader, `size` is in bytes, `component` and
     `function` index `components` and `functions`, `file` indexes `files` (0: unknown). `halts` is not
-    zero where every way on leads to a failed assertion or a halt. `edges` (u4[n, 2]) holds pairs of
-    blocks, from and to: control can pass there, or an address there is taken. `roots` are the blocks
-    at which the runtime begins.
+    zero where every way on leads to a failed assertion or a halt. `edges` (u4[n, 3]) holds, from one block to
+    another, the ways that control can go, calls and addresses that are taken; the third number is not
+    zero for a way within a function. `roots` are the blocks at which the runtime begins.
     """
 
     components: tuple[str, ...]
@@ -51,7 +51,7 @@ class StaticBlocks:
     line: Array
     phase: Array
     halts: Array
-    edges: Array = field(default_factory=lambda: np.zeros((0, 2), np.uint32))
+    edges: Array = field(default_factory=lambda: np.zeros((0, 3), np.uint32))
     roots: Array = field(default_factory=lambda: np.zeros(0, np.uint32))
 
     def __len__(self) -> int:
@@ -76,6 +76,19 @@ class StaticBlocks:
             targets = self.edges[np.isin(self.edges[:, 0], front), 1]
             front = np.unique(targets[~reached[targets] & ~closed[targets]])
         return reached
+
+    def leading_only_to(self, closed: Array) -> Array:
+        """Mask (bool, one a block) of `closed` and of the blocks from which every way leads there."""
+        found = closed.copy()
+        ways = self.edges[self.edges[:, 2] != 0]
+        while True:
+            open_ways = np.zeros(len(self), np.bool_)
+            open_ways[ways[~found[ways[:, 1]], 0]] = True
+            grown = found.copy()
+            grown[ways[:, 0]] |= ~open_ways[ways[:, 0]]
+            if (grown == found).all():
+                return found
+            found = grown
 
     def between_programs(self) -> Array:
         """Mask (bool, one a block) of the firmware's way from one program to the next.
@@ -167,12 +180,12 @@ def _join(parts: Sequence[tuple[str, CodeBlocks]]) -> StaticBlocks:
     functions: dict[str, int] = {}
     files: dict[str, int] = {"": 0}
     rows: list[tuple[int, ...]] = []
-    edges: list[tuple[int, int]] = []
+    edges: list[tuple[int, int, bool]] = []
     roots: list[int] = []
     for index, (_, part) in enumerate(parts):
         kept = list(part.blocks())
         numbers = {leader: len(rows) + i for i, (leader, *_) in enumerate(kept)}
-        edges += [(numbers[a], numbers[b]) for a, b in part.edges if a in numbers and b in numbers]
+        edges += [(numbers[a], numbers[b], way) for a, b, way in part.edges if a in numbers and b in numbers]
         roots += [numbers[root] for root in part.roots if root in numbers]
         for leader, size, phase, halts in kept:
             symbol = part.elf.function_at(leader)
@@ -194,7 +207,7 @@ def _join(parts: Sequence[tuple[str, CodeBlocks]]) -> StaticBlocks:
     table = np.array(rows, dtype=np.uint64).reshape(-1, len(_ARRAYS))
     types = ("<u1", "<u8", "<u8", "<u4", "<u4", "<u4", "<u4", "<u1", "<u1")
     arrays = [np.ascontiguousarray(table[:, i].astype(t)) for i, t in enumerate(types)]
-    pairs, starts = np.array(sorted(set(edges)), np.uint32).reshape(-1, 2), np.array(sorted(set(roots)), np.uint32)
+    pairs, starts = np.array(sorted(set(edges)), np.uint32).reshape(-1, 3), np.array(sorted(set(roots)), np.uint32)
     return _made(tuple(name for name, _ in parts), tuple(functions), tuple(files), arrays, pairs, starts)
 
 

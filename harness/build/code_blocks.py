@@ -49,8 +49,8 @@ class CodeBlocks:
             self._code += [(a, name, operands) for a, _, name, operands in disassembler.disasm_lite(data, start)]
         self._position = {row[0]: i for i, row in enumerate(self._code)}
         self._range_ends = {end for _, end in elf.code_ranges}
-        self.edges: list[tuple[int, int]] = []
-        """Pairs of leaders; like `roots`, known once `blocks` has run."""
+        self.edges: list[tuple[int, int, bool]] = []
+        """Two leaders, and whether it is a branch or the next block; like `roots`, known once `blocks` has run."""
         self.roots: list[int] = []
 
     def shorten(self, path: str) -> str:
@@ -75,7 +75,9 @@ class CodeBlocks:
         split = self._split(jumps, never_returning(self._split(jumps, set())))
         halts = halting(split, [start for start in split if self._named(start) in _HALTS])
         self.roots = self._runtime_roots(split)
-        self.edges = [(start, target) for start, block in split.items() for target in block.successors]
+        self.edges = [
+            (start, target, target in block.ways) for start, block in split.items() for target in block.successors
+        ]
         runtime = self._reached(split, self.roots)
         boot = self._reached(split, [self.elf.entry])
         for start in sorted(split):

@@ -44,7 +44,7 @@ class Kind(Enum):
     IMPOSSIBLE = "impossible"
     """A state that other code excludes; the reason names that code."""
     BEHIND = "behind"
-    """Only blocks that are excluded for one of the other reasons lead there; needs no entry."""
+    """Lies between blocks that are excluded for one of the other reasons; needs no entry."""
 
 
 class Entry(StrictModel):
@@ -120,11 +120,14 @@ class Unreachable:
             found.setdefault(block, Exclusion(Kind.HARNESS, "leads from one program to the next, and is not counted"))
         for block in np.flatnonzero(blocks.reachable() & (np.asarray(blocks.halts) != 0)).tolist():
             found.setdefault(block, Exclusion(Kind.ASSERTION, "leads only to a failed assertion or a halt"))
-        # What only such blocks lead to: code behind them, and functions that nothing else calls.
+        # What must go on to such blocks, what only they lead to, and functions that nothing else calls.
         closed = np.zeros(len(blocks), np.bool_)
-        closed[list(found)] = True
-        for block in np.flatnonzero(blocks.reachable() & ~closed & ~blocks.reachable_without(closed)).tolist():
-            found[block] = Exclusion(Kind.BEHIND, "only blocks that cannot be reached lead here")
+        closed[[block for block, why in found.items() if why.kind is not Kind.OUTPUT]] = True
+        closed = blocks.leading_only_to(closed)
+        for block in np.flatnonzero(blocks.reachable() & (closed | ~blocks.reachable_without(closed))).tolist():
+            found.setdefault(
+                block, Exclusion(Kind.BEHIND, "leads only to blocks that cannot be reached, or only they to it")
+            )
         return found
 
     @cached_property
