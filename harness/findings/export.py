@@ -158,7 +158,7 @@ def _words(evidence: dict[str, Any], executor: Executor, places: Places) -> list
     if table is not None and isinstance(index, int):
         wanted[table + 8 * index] = (f"entry {index} of {evidence['table']}", 1)
     for entry, words in _logged(evidence, executor):
-        wanted[entry] = ("an SMC as EL3 logged it: x0 to x7", words)
+        wanted[entry] = ("an SMC as EL3 logged it, x0 to x7 first", words)
     for address in places.addresses({name: value for name, value in evidence.items() if name not in _WALKED}):
         physical = address if places.describe(address) else places.layout.physical(address)
         if (described := places.describe(physical)) is not None:
@@ -190,17 +190,12 @@ def _read(wanted: dict[int, tuple[str, int]], executor: Executor) -> list[dict[s
 
 
 def _logged(evidence: dict[str, Any], executor: Executor) -> list[tuple[int, int]]:
-    """Where EL3 has logged the SMC that some evidence is about: (address, words)."""
-    registers = [_as_number(value) for value in evidence.get("registers") or []]
+    """Where EL3 has logged the SMCs of the call that some evidence is about: (address, words)."""
     log = executor.observe_boot(0).smc_log
     fields = protocol.REPORT.fields
     assert fields is not None
-    start = executor.config.firmware_ram.base + int(fields["smc_log"][1])
-    return [
-        (start + index * protocol.SMC_LOG.itemsize, len(entry["arguments"]))
-        for index, entry in enumerate(log)
-        if registers and [int(word) for word in entry["arguments"]][: len(registers)] == registers
-    ]
+    start, size = executor.config.firmware_ram.base + int(fields["smc_log"][1]), protocol.SMC_LOG.itemsize
+    return [(start + size * row, size // 8) for row, entry in enumerate(log) if entry["call"] == evidence.get("call")]
 
 
 def _as_number(value: Any) -> int | None:

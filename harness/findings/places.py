@@ -32,7 +32,7 @@ _NAMES = {
     PopulationKind.DEVICE: "device",
 }
 NOT_PHYSICAL = re.compile(
-    r"virtual|vaddr|mappedaddress|entry|word|registers|badge|guard|[ef][sa]r_el|target", re.IGNORECASE
+    r"virtual|vaddr|mappedaddress|entry|word|registers|beyond|badge|guard|[ef][sa]r_el|target", re.IGNORECASE
 )
 """Names of evidence whose numbers are no physical addresses."""
 LOWEST = 0x100_0000

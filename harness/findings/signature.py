@@ -41,8 +41,8 @@ class Symptom:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What stays the same while a program is made smaller."""
-        return (self.name, self.place)
+        """What stays the same while a program is made smaller, as signatures write it."""
+        return (_clean(self.name), _clean(self.place))
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,11 @@ class Signature:
 
 def signature_of(symptom: Symptom, label: str) -> Signature:
     """The signature of a symptom that first shows after a call with this label."""
-    clean = [re.sub(r"[:\s]+", "_", part) or NOWHERE for part in (symptom.name, symptom.place, label)]
-    return Signature(*clean)
+    return Signature(*symptom.key, _clean(label))
+
+
+def _clean(part: str) -> str:
+    return re.sub(r"[:\s]+", "_", part) or NOWHERE
 
 
 def first_showing(shows: Callable[[int], bool], calls: int) -> int | None:
