@@ -21,12 +21,15 @@ from harness.errors import FindingError
 from harness.execution.executor import Executor
 from harness.findings.bundle import Bundle, read_bundle
 from harness.findings.filing import Filer, Origin
+from harness.findings.improve import PROGRESS_FILE, improve
 from harness.findings.judge import Judge
+from harness.findings.minimise import Budget, Limits
 from harness.findings.replay import Replay
 from harness.findings.report import describe
 from harness.findings.reproduce import build_of, reproduce
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
+from harness.protocol import CALL_BYTES
 
 BUG = next(bug for bug in planted_bugs() if bug.name == "world_lost_on_remap")
 PROGRAM = """
@@ -132,3 +135,37 @@ def test_a_finding_of_no_call_cannot_be_replayed(filed: Filed, tmp_path: Path) -
     (copy / "finding.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(FindingError, match="before the first call"):
         Replay(read_bundle(copy), filed.artefacts)
+
+
+def test_minimising_goes_on_where_it_was_ended(filed: Filed, tmp_path: Path) -> None:
+    """A finding with a long program, and what an earlier run that was killed had reached."""
+    table = Interface.load(filed.artefacts)
+    finding = tmp_path / "finding"
+    shutil.copytree(filed.bundle.path, finding)
+    (finding / "program.bytes").write_bytes(Program.from_yaml(PROGRAM, table).to_bytes())
+    remap = "- {call: ARM_Page_Remap, target: page-n-mapped, with: {rights: read}}"
+    (finding / PROGRESS_FILE).write_text(f"calls:\n- {{call: Yield}}\n{remap}\n")
+    with Executor(filed.artefacts, coverage=False) as executor:
+        for seconds, calls in ((0.0, 2), (30.0, 1)):
+            work = tmp_path / f"work-{calls}"
+            work.mkdir()
+            change = improve(read_bundle(finding), executor, work, Budget(Limits(seconds=seconds)))
+            assert change is not None and change.smaller and change.after[0] == calls
+            bundle = read_bundle(finding)
+            assert len(bundle.program) == calls * CALL_BYTES
+            assert bundle.finding.signature == filed.bundle.finding.signature
+            assert str(finding) in bundle.finding.reproduce and not (finding / PROGRESS_FILE).exists()
+
+
+def test_a_program_of_another_call_table_reproduces(filed: Filed, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(filed.bundle.path, copy)
+    content = yaml.safe_load((copy / "finding.yaml").read_text())
+    content["interface"] = "of another build"
+    content["hashes"]["victim"] = "0" * 64
+    (copy / "finding.yaml").write_text(yaml.safe_dump(content))
+    (copy / "program.bytes").write_bytes(b"\xff" * CALL_BYTES)
+    told: list[str] = []
+    artefacts = build_of(read_bundle(copy), tell=told.append)
+    assert len(told) == 1 and "victim" in told[0]
+    assert str(reproduce(read_bundle(copy), artefacts, times=1, cold=1).cold) == "1 of 1"
