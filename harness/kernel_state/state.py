@@ -276,21 +276,40 @@ class KernelState:
         self, containers: list[Container], table: CapTable, roots: set[int]
     ) -> tuple[list[Container], CapTable]:
         """Without containers that came from hints and that no capability names any more."""
-        while True:
-            rows = np.concatenate([table.of(name) for name in ("cnode_cap", "zombie_cap", "thread_cap")])
-            named = roots.union(table.base[rows].tolist())
-            replies = table.of("reply_cap")
-            for pointer in table.field("reply_cap", "capTCBPtr", replies).tolist():
-                named.add(self.layout.physical(pointer) & -(1 << self.layout.tcb_bits))
-            kept = [i for i, container in enumerate(containers) if container.address in named]
-            if len(kept) == len(containers):
-                return containers, table
-            position = np.full(len(containers), -1, np.int64)
-            position[kept] = np.arange(len(kept))
-            keep = position[table.container] >= 0
-            owner = position[table.container[keep]]
-            table = CapTable(self.layout, table.address[keep], table.words[keep], owner, table.index[keep])
-            containers = [containers[i] for i in kept]
+        rows = np.concatenate([table.of(name) for name in ("cnode_cap", "zombie_cap", "thread_cap")])
+        replies = table.of("reply_cap")
+        pointers = table.field("reply_cap", "capTCBPtr", replies) - np.uint64(self.layout.offset)
+        threads = pointers & ~np.uint64((1 << self.layout.tcb_bits) - 1)
+        named = np.concatenate([table.base[rows], threads]).tolist()
+        backed = roots.union(named)
+        if all(container.address in backed for container in containers):
+            return containers, table
+        # Whoever is not named goes, and with it what only it names.
+        holders = np.concatenate([table.container[rows], table.container[replies]]).tolist()
+        counts: dict[int, int] = dict.fromkeys(roots, 1)
+        names: dict[int, list[int]] = {}
+        at: dict[int, list[int]] = {}
+        for address, holder in zip(named, holders, strict=True):
+            counts[address] = counts.get(address, 0) + 1
+            names.setdefault(holder, []).append(address)
+        for index, container in enumerate(containers):
+            at.setdefault(container.address, []).append(index)
+        waiting = [index for index, container in enumerate(containers) if not counts.get(container.address)]
+        gone: set[int] = set()
+        while waiting:
+            index = waiting.pop()
+            gone.add(index)
+            for address in names.get(index, ()):
+                counts[address] -= 1
+                if not counts[address]:
+                    waiting += at.get(address, ())
+        kept = [index for index in range(len(containers)) if index not in gone]
+        position = np.full(len(containers), -1, np.int64)
+        position[kept] = np.arange(len(kept))
+        keep = position[table.container] >= 0
+        owner = position[table.container[keep]]
+        table = CapTable(self.layout, table.address[keep], table.words[keep], owner, table.index[keep])
+        return [containers[index] for index in kept], table
 
     @property
     def containers(self) -> list[Container]:

@@ -11,6 +11,8 @@ from rich.tree import Tree
 
 MAXIMUM_NODES = 1 << 12
 """Lines that one view may have; corrupt memory can hold millions of objects."""
+MAXIMUM_DEPTH = 64
+"""Levels that one view may have."""
 INDENTATION = "  "
 
 
@@ -21,6 +23,10 @@ class Node:
     text: str
     style: str = ""
     children: list[Node] = field(default_factory=list)
+    ancestors: int = 0
+    """Levels above it."""
+    host: Node | None = None
+    """Where its children go instead of below it."""
 
     def lines(self, depth: int | None = None, level: int = 0) -> Iterator[str]:
         """The tree as indented lines; `depth` levels below this one (all by default)."""
@@ -56,10 +62,14 @@ class Grower:
 
     def add(self, parent: Node, text: str, style: str = "") -> Node:
         """Add a node below another one; when there are enough, it is made and not kept."""
-        node = Node(text, style)
+        # So deep down it stands beside what it belongs below.
+        host = parent if parent.host is None else parent.host
+        node = Node(text, style, ancestors=host.ancestors + 1)
+        if node.ancestors >= MAXIMUM_DEPTH:
+            node.host = host
         if self._left > 0:
             self._left -= 1
-            parent.children.append(node)
+            host.children.append(node)
             if not self._left:
                 self.root.children.append(Node(f"... there is more than {len(self)} lines show", "dim"))
         return node
