@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -53,7 +54,7 @@ from harness.execution.executor import Executor
 from harness.execution.observation import Outcome
 from harness.findings.filing import Filer, Origin, Reduced
 from harness.findings.judge import HANGS, HARNESS_DEFECT, Judge, of_outcome
-from harness.findings.minimise import Limits
+from harness.findings.minimise import Budget, Limits
 from harness.findings.signature import NOWHERE, Signature, Symptom, signature_of
 from harness.invariants.checker import CheckReport
 from harness.programs.interfaces import Interface
@@ -81,6 +82,19 @@ class Known:
     signature: Signature | None = None
 
 
+class Patience(Budget):
+    """What may be spent on one finding; nothing more once the campaign asks for an end."""
+
+    def __init__(self, limits: Limits, stopping: Callable[[], bool]) -> None:
+        super().__init__(limits)
+        self._stopping = stopping
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left."""
+        return super().over or self._stopping()
+
+
 class Worker:
     """The loop around Atheris: run, count, judge, file."""
 
@@ -93,6 +107,7 @@ class Worker:
         self.inspected: set[bytes] = set()
         """Programs that are to be judged by everything when they run."""
         self.phase = Phase.BOOTING
+        self.stopping = False
         self.look_now = False
         """Whether clock and pipe are to be looked at before the next program: the last one took long."""
         self.started = time.monotonic()
@@ -277,19 +292,25 @@ class Worker:
     def handle(self, data: bytes, symptoms: list[Symptom]) -> None:
         """File what is new among these symptoms and count what is known."""
         coverage = self.executor.coverage.copy()
+        filed: list[Reduced] = []
         for symptom in symptoms:
             known = self.known.setdefault(symptom.key, Known())
             known.seen += 1
+            twin = next((one for one in filed if one.verdict is not None and one.verdict.shows(symptom)), None)
+            if twin is not None:
+                known.signature = twin.signature
             rare = known.seen & (known.seen - 1) == 0  # 8th, 16th, 32nd, ... time
-            if known.signature is not None and known.seen > ALWAYS_REDUCED and not rare:
+            if twin is not None or (known.signature is not None and known.seen > ALWAYS_REDUCED and not rare):
                 self.repeated[str(known.signature)] += 1
                 continue
-            self.file(data, symptom, known)
+            filed.append(self.file(data, symptom, known))
+        if any(symptom.key in self.filer.lasting for symptom in symptoms):
+            self.replace()  # or the next programs would be blamed for it
         # What reducing executed does not belong to this input.
         self.executor.coverage[:] = coverage
         self.look_now = True
 
-    def file(self, data: bytes, symptom: Symptom, known: Known, path: Path | None = None) -> None:
+    def file(self, data: bytes, symptom: Symptom, known: Known, path: Path | None = None) -> Reduced:
         """Make a program that shows a symptom small, and file it; `path` is where it is kept until that is done."""
         self.doing(Phase.REDUCING, symptom.name)
         path = path or self.pending.add(data, symptom)
@@ -304,13 +325,15 @@ class Worker:
             )
         self.pending.done(path)
         self.doing(Phase.FUZZING)
+        return reduced
 
     def reduce(self, data: bytes, symptom: Symptom) -> Reduced:
         """The finding as small as it gets; begins again if the machine is lost meanwhile."""
         for _ in range(ATTEMPTS):
             try:
                 self.audit(data)
-                return self.filer.reduce(data, symptom, Limits(seconds=self.settings.reduce_seconds))
+                limits = Limits(seconds=self.settings.reduce_seconds)
+                return self.filer.reduce(data, symptom, budget=Patience(limits, self.is_stopping))
             except MachineError as error:
                 self.machine_lost(error)
         return Reduced(data, signature_of(symptom, NOWHERE), None, False, None, symptom)
@@ -387,7 +410,7 @@ class Worker:
         now = time.monotonic()
         settings = self.settings
         over = bool(settings.deadline) and now >= settings.deadline
-        if over or (settings.runs and self.executions >= settings.runs):
+        if over or self.stopping or (settings.runs and self.executions >= settings.runs):
             self.leave()
         if now >= self.next_progress:
             self.next_progress = now + PROGRESS_SECONDS
@@ -395,11 +418,12 @@ class Worker:
                 self.doing(Phase.FUZZING)
             self.file_again()
             self.report()
-            self.listen()
+            if self.is_stopping():
+                self.leave()
 
-    def listen(self) -> None:
-        """Do what the campaign asks for."""
-        while self.pipe.poll():
+    def is_stopping(self) -> bool:
+        """Do what the campaign asks for; whether it has asked for the end."""
+        while not self.stopping and self.pipe.poll():
             try:
                 request = self.pipe.recv()
             except (EOFError, OSError):
@@ -412,7 +436,8 @@ class Worker:
                 self.inspected.add(request.program)
                 self.inputs.offer([request.program])
             else:
-                self.leave()
+                self.stopping = True
+        return self.stopping
 
     def file_again(self, *, now: bool = False) -> None:
         """Try to write findings that could not be written."""
