@@ -35,16 +35,21 @@ class Checks:
         directory: Path,
         store: Store,
         artefacts: dict[str, Artefacts],
+        kept: list[Bundle],
         last: Night | None,
         clock: Time,
         save: Callable[[], None],
     ) -> None:
         self._plan, self._night, self._directory, self._store = plan, night, directory, store
-        self._artefacts, self._last, self._time, self._save = artefacts, last, clock, save
+        self._artefacts, self._kept, self._last = artefacts, kept, last
+        self._time, self._save = clock, save
 
     def run(self) -> None:
         """All checks, as far as there is time."""
-        findings = [*self._kept(), *self._known()]
+        findings = [
+            *((build_of_finding(one), "kept", one, os.path.relpath(one.path, self._directory)) for one in self._kept),
+            *self._known(),
+        ]
         for build, artefacts in self._artefacts.items():
             mine = [(origin, bundle, path) for name, origin, bundle, path in findings if name == build]
             self._retry_on(build, artefacts, mine)
@@ -52,16 +57,6 @@ class Checks:
             if build not in self._artefacts:
                 self._add(_not_judged(build, origin, bundle, path))
         self._planted()
-
-    def _kept(self) -> list[tuple[str, Origin, Bundle, str]]:
-        """Kept findings of the plan. One that cannot be read ends the night: it is the user's, and says something."""
-        found: list[tuple[str, Origin, Bundle, str]] = []
-        for directory in self._plan.findings.directories:
-            for path in sorted(directory.iterdir()):
-                if (path / FINDING_FILE).is_file():
-                    bundle = read_bundle(path)
-                    found.append((_build_of(bundle), "kept", bundle, os.path.relpath(path, self._directory)))
-        return found
 
     def _known(self) -> list[tuple[str, Origin, Bundle, str]]:
         """Findings of earlier nights; a damaged one is said and left out."""
@@ -188,7 +183,18 @@ def build_name(config: str, *, release: bool) -> str:
     return f"{config}-{'release' if release else 'debug'}"
 
 
-def _build_of(bundle: Bundle) -> str:
+def kept_findings(plan: Plan) -> list[Bundle]:
+    """Kept findings of the plan; raises FindingError for one that cannot be read."""
+    return [
+        read_bundle(path)
+        for directory in plan.findings.directories
+        for path in sorted(directory.iterdir())
+        if (path / FINDING_FILE).is_file()
+    ]
+
+
+def build_of_finding(bundle: Bundle) -> str:
+    """The build that a finding was made on."""
     return build_name(bundle.config.name, release=bundle.finding.release)
 
 

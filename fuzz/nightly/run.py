@@ -17,7 +17,7 @@ from types import FrameType
 
 from fuzz.nightly import campaigns, fresh, report, verdict
 from fuzz.nightly.budget import Time, next_share
-from fuzz.nightly.checks import Checks, build_name, build_record, worker_count
+from fuzz.nightly.checks import Checks, build_name, build_record, kept_findings, worker_count
 from fuzz.nightly.plan import Plan
 from fuzz.nightly.record import Night, NightState, Ran, Retried
 from fuzz.nightly.retry import first_line
@@ -40,7 +40,8 @@ def run_night(plan: Plan, *, resume: bool = False) -> int:
         unfinished = store.unfinished()
         if resume and unfinished is None:
             raise InputError(f"{plan.nights}: no night there was interrupted; leave out --resume to begin one")
-        # Whether the plan can be built at all is asked before anything is written.
+        # Whether the plan can be carried out at all is asked before anything is written.
+        kept = kept_findings(plan)
         artefacts = _build(plan)
         if unfinished is not None and resume:
             directory, night = unfinished
@@ -50,7 +51,7 @@ def run_night(plan: Plan, *, resume: bool = False) -> int:
                 _close(plan, store, *unfinished)
             directory = store.new_night()
             night = _new(plan, directory, artefacts)
-        return _Run(plan, store, night, directory, artefacts).go()
+        return _Run(plan, store, night, directory, artefacts, kept).go()
 
 
 def _build(plan: Plan) -> dict[str, Artefacts]:
@@ -136,9 +137,16 @@ class _Run:
     """The steps of a night."""
 
     def __init__(
-        self, plan: Plan, store: Store, night: Night, directory: Path, artefacts: dict[str, Artefacts]
+        self,
+        plan: Plan,
+        store: Store,
+        night: Night,
+        directory: Path,
+        artefacts: dict[str, Artefacts],
+        kept: list[Bundle],
     ) -> None:
-        self.plan, self.store, self.night, self.directory, self.artefacts = plan, store, night, directory, artefacts
+        self.plan, self.store, self.night, self.directory = plan, store, night, directory
+        self.artefacts, self.kept = artefacts, kept
         self.time = Time(plan.seconds, night.seconds)
         self.code: int | None = None
 
@@ -176,9 +184,10 @@ class _Run:
 
     def _checks(self) -> None:
         last = self.store.last_complete(self.directory)
-        Checks(
-            self.plan, self.night, self.directory, self.store, self.artefacts, last, self.time, self._save
-        ).run()  # fmt: skip
+        checks = Checks(
+            self.plan, self.night, self.directory, self.store, self.artefacts, self.kept, last, self.time, self._save
+        )
+        checks.run()
 
     def _campaigns(self) -> None:
         runner = campaigns.Runner(self.night, self.directory, self.store, self.artefacts, self._save)

@@ -15,7 +15,7 @@ from fuzz.nightly.plan import Plan
 from fuzz.nightly.record import CampaignRecord, Caught, Night, NightState, Ran, Retried
 from fuzz.nightly.store import Store, read_record
 from harness.build.planted import PlantedBug, planted_bugs
-from harness.errors import InputError
+from harness.errors import FindingError, InputError
 from harness.files import write_whole
 from harness.findings.bundle import read_bundle
 from tests.unit.nightly_support import DEBUG, HASHES, caught, night, retried
@@ -94,6 +94,15 @@ def test_there_must_be_a_night_to_take_up(tmp_path: Path) -> None:
     write_whole(path / "nightly.json", night(path.name).model_dump_json())
     with pytest.raises(InputError, match="no night there was interrupted"):
         run.run_night(plan, resume=True)
+
+
+def test_a_damaged_kept_finding_ends_the_night_before_it_begins(tmp_path: Path) -> None:
+    shutil.copytree(KEPT, tmp_path / "kept" / KEPT.name)
+    (tmp_path / "kept" / KEPT.name / "program.bytes").write_bytes(b"x")
+    plan = Plan.model_validate({"findings": {"directories": [str(tmp_path / "kept")]}}).resolved(tmp_path)
+    with pytest.raises(FindingError, match=r"remap-without-table/program\.bytes"):
+        run.run_night(plan)
+    assert Store(plan.nights).nights() == []
 
 
 BUG = PlantedBug("one", "what", "smc_authority", Path("one.patch"), also=("assertion",), also_release=("hang-kernel",))
