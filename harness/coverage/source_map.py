@@ -65,6 +65,14 @@ class SourceMap:
         pairs = zip(self.blocks.component.tolist(), self.blocks.address.tolist(), strict=True)
         return [functions[component].frames(address) for component, address in pairs]
 
+    def all_frames(self, block: int) -> list[tuple[Frame, ...]]:
+        """Where each row of the line table within a block is; `frames` has the first of them."""
+        functions = self._functions[self.component(block)]
+        table = self._elves[self.component(block)].lines
+        start = int(self.blocks.address[block])
+        first, last = np.searchsorted(table.address, np.array([start + 1, start + int(self.blocks.size[block])], "<u8"))
+        return [self.frames[block], *(functions.frames(int(address)) for address in table.address[first:last])]
+
     @cached_property
     def places(self) -> list[Frame]:
         """For each block: the function that it counts for, and its line within that function."""

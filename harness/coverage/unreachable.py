@@ -2,8 +2,8 @@
 """What no program can reach, and why: the list in `unreachable.yaml`, applied to a build.
 
 An entry names a function, and where not all of it is meant the text of its lines, not their
-numbers: those move with every patch. It covers each block whose first instruction stands there,
-in every function into which the function is inlined.
+numbers: those move with every patch. It covers each block whose instructions all stand there, in
+every function into which the function is inlined.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from harness.coverage.functions import Function
+from harness.coverage.functions import Frame, Function
 from harness.coverage.source_map import Flags, SourceMap
 from harness.errors import ConfigError
 from harness.yaml_model import StrictModel, validate
 from harness.yaml_source import read_yaml
 
+_NOWHERE: frozenset[int] = frozenset()
 LIST = Path(__file__).with_name("unreachable.yaml")
 
 
@@ -52,7 +53,8 @@ class Entry(StrictModel):
 
     `function` names one or more functions; `within` restricts it to copies that are inlined into one
     of those. `code` gives texts of single lines, or with `to` the first line of a range that ends at
-    the next line with that text. `build` restricts it to `debug` or `release` kernels.
+    the next line with that text. With `begins` a block need only begin there: for code that the compiler
+    joins with what follows. `build` restricts it to `debug` or `release` kernels.
     """
 
     component: str = "kernel"
@@ -60,6 +62,7 @@ class Entry(StrictModel):
     within: str | list[str] = ""
     code: str | list[str] = ""
     to: str = ""
+    begins: bool = False
     build: str = Field("", pattern="^(debug|release)?$")
     kind: Kind
     reason: str = Field(min_length=10)
@@ -151,23 +154,29 @@ class Unreachable:
         return exclusion.kind if exclusion else None
 
     def covered(self, entry: Entry) -> Iterator[int]:
-        """The runtime blocks that an entry is about."""
+        """The runtime blocks that an entry is about: all instructions of such a block stand there.
+
+        The compiler moves single instructions into other blocks; those are not meant.
+        """
         source = self.source
         wanted: dict[Function, set[int] | None] = {}
         for function in self._named(entry):
             wanted[function] = self._lines(entry, function) if entry.code else None
         within = set(_listed(entry.within))
+
+        def meant(frames: tuple[Frame, ...]) -> bool:
+            for depth, frame in enumerate(frames):
+                lines = wanted.get(frame.function, _NOWHERE)
+                if lines is None or frame.line in lines:
+                    outer = {other.function.name for other in frames[depth + 1 :]}
+                    if not within or within & outer:
+                        return True
+            return False
+
         number = source.blocks.components.index(entry.component)
         for block in np.flatnonzero(source.blocks.reachable() & (source.blocks.component == number)).tolist():
-            frames = source.frames[block]
-            for depth, frame in enumerate(frames):
-                if frame.function not in wanted:
-                    continue
-                lines = wanted[frame.function]
-                outer = {other.function.name for other in frames[depth + 1 :]}
-                if (lines is None or frame.line in lines) and (not within or within & outer):
-                    yield block
-                    break
+            if meant(source.frames[block]) and (entry.begins or all(map(meant, source.all_frames(block)))):
+                yield block
 
     def stale(self) -> list[str]:
         """What is wrong with entries: a function or line that is not there, or nothing left to cover."""
