@@ -15,7 +15,7 @@ from fuzz.nightly.retry import first_line
 from fuzz.nightly.store import CAMPAIGNS, Store
 from fuzz.progress import Progress
 from harness.build.artefacts import Artefacts
-from harness.errors import BothworldsError, EnvironmentFailure, InputError, OutputError
+from harness.errors import BothworldsError, EnvironmentFailure, OutputError
 
 CAMPAIGN_FILE = "campaign.json"
 """What a campaign writes of itself while it runs."""
@@ -91,9 +91,6 @@ class Runner:
             self._seen = campaign
         except (KeyboardInterrupt, SystemExit):
             record.state = Ran.INTERRUPTED
-            raise
-        except InputError:
-            record.state = Ran.FAILED
             raise
         except BothworldsError as problem:
             record.state, record.message = Ran.FAILED, first_line(problem)

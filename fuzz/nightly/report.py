@@ -84,7 +84,7 @@ def tell(night: Night, directory: Path, fail_on: Sequence[FailOn]) -> None:
         say(f"  {total.component} on {total.build}: {words}")
     for build, labels in compared.labels_lost.items():
         say(f"  no longer succeed on {build}: {', '.join(labels)}", "red")
-    for problem in failures(night):
+    for problem in [*failures(night), *(text.splitlines()[0] for text in night.troubles[-LISTED:] if text)]:
         say(f"  {problem}", "yellow")
     say(f"  {directory / SUMMARY_FILE}")
 

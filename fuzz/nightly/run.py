@@ -162,7 +162,7 @@ class _Run:
             self.night.state = NightState.INTERRUPTED
             self.code = end.code if isinstance(end, SystemExit) and isinstance(end.code, int) else None
         except Exception as problem:
-            self.night.troubles.append(f"the night ended early: {first_line(problem)}")
+            self.night.troubles.append(f"the night ended early, and can go on with --resume: {first_line(problem)}")
             self.night.state = NightState.INTERRUPTED
             unforeseen = problem
         with _undisturbed():
