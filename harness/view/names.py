@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 from harness.errors import BothworldsError
 from harness.kernel_state.memory import read_optional
@@ -22,6 +23,11 @@ _OWN = {
     PopulationKind.STATE: ("state",),
 }
 """What a victim has of each kind, in the order in which the supervisor reports it."""
+
+
+@cache
+def _population() -> Population:
+    return Population.load()
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Names:
                 objects[int(threads.address[row])] = name
         page = read_optional(state.memory, state.config.exchange.base, PAGE)
         try:
-            population = Population.load()
+            population = _population()
             reported = read_report(page, population) if page is not None else []
         except (BothworldsError, ValueError):
             # No supervisor wrote this page, or it is damaged: then nothing has a name.

@@ -3,7 +3,7 @@
 
 ::
 
-    python -m tests.corruption --cases 100000 [--release] [--case NUMBER]
+    python -m tests.corruption --cases 100000 [--release] [--first NUMBER]
 
 Each case is a function of the seed and its number. The words that are changed are chosen from those
 that mean something (slots, derivation links, queues, tables, thread objects, globals), and become what

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 
@@ -20,7 +21,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--release", action="store_true")
-    parser.add_argument("--case", type=int, default=None, help="only this one")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case; with --cases 1, only that one")
     chosen = parser.parse_args()
     artefacts = build(load_config(), release=chosen.release)
     with Executor(artefacts, coverage=False) as executor:
@@ -29,12 +30,12 @@ def main() -> int:
     cases = Cases(Layout.from_artefacts(artefacts), artefacts.config, image)
     summary = Summary()
     told = time.monotonic()
-    numbers = range(chosen.cases) if chosen.case is None else range(chosen.case, chosen.case + 1)
-    for number in numbers:
-        cases.one(number, chosen.seed, summary)
-        if time.monotonic() - told > 30:
-            told = time.monotonic()
-            print(f"{summary.cases} cases, {len(summary.failures)} failures", file=sys.stderr, flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        for number in range(chosen.first, chosen.first + chosen.cases):
+            cases.one(number, chosen.seed, summary)
+            if time.monotonic() - told > 30:
+                told = time.monotonic()
+                print(f"{summary.cases} cases, {len(summary.failures)} failures", file=sys.stderr, flush=True)
     print(summary.text())
     return int(bool(summary.failures))
 

@@ -223,7 +223,7 @@ class Damage:
     def chain(self, choice: random.Random) -> None:
         """CNodes that each hold a capability to the next one, up to 65,536 of them."""
         memory, bits = self.memory, choice.choice((6, 6, 7, 9))
-        count = choice.choice((4, 100, 1 << 22 >> bits))
+        count = choice.choice((4, 100, 100, 1 << 22 >> bits))
         start = (choice.randrange(1 << 23) & -(1 << bits)) >> 3
         block = self.layout.block("cnode_cap")
         words = [0] * block.words
