@@ -79,6 +79,8 @@ class Filer:
         self.directory = directory
         self.lasting: set[tuple[str, str]] = set()
         """Keys of symptoms that no restore takes back: what they are in is not part of the snapshot."""
+        self._named: dict[tuple[tuple[str, str], str], Signature] = {}
+        """How findings with a symptom and a label were named."""
 
     def label(self, program: bytes, index: int | None) -> str:
         """The label of a call of a program."""
@@ -128,7 +130,8 @@ class Filer:
         """The smallest program that could be found in which the symptom first shows after a call of the same label.
 
         It is named by the first of all symptoms that the smallest program shows (`primary`): one bug often breaks
-        several invariants at once, and is one finding all the same.
+        several invariants at once, and is one finding all the same. A program that shows what was reduced before,
+        after a call of the same label, is only cut off behind that call.
         `budget` can be ended from outside, unlike `limits`; `keep` is called with each smaller program on the way.
         """
         budget = budget or Budget(limits)
@@ -141,12 +144,25 @@ class Filer:
         if count is None:
             return self._unrepeatable(program, symptom)
         cut = Program.from_bytes(program[: count * CALL_BYTES], self.interface)
+        if (known := self._known(cut, symptom)) is not None:
+            return known
         for candidate in (self._smaller(cut, symptom, budget, keep), cut):
             # A symptom that comes and goes may show earlier in the smaller program, after another call.
             shown = self.first_call(candidate.to_bytes(), symptom)
             if shown is not None and candidate.calls[shown - 1].name == cut.calls[-1].name:
                 return self._reduced(candidate.to_bytes()[: shown * CALL_BYTES], symptom)
         return self._unrepeatable(program, symptom)
+
+    def _known(self, cut: Program, symptom: Symptom) -> Reduced | None:
+        """The result for a program whose finding has a name already; None if it has none."""
+        signature = self._named.get((symptom.key, cut.calls[-1].name))
+        verdict = self.verdict(cut.to_bytes(), symptom) if signature is not None else None
+        if signature is None or verdict is None:
+            return None
+        found = next((one for one in verdict.symptoms if one.key == (signature.name, signature.place)), None)
+        if found is None:
+            return None
+        return Reduced(cut.to_bytes(), signature, len(cut.calls) - 1, True, verdict, found)
 
     def _unrepeatable(self, program: bytes, symptom: Symptom) -> Reduced:
         return Reduced(program, signature_of(symptom, NOWHERE), None, False, None, symptom)
@@ -157,7 +173,9 @@ class Filer:
         if verdict is None:
             return self._unrepeatable(program, symptom)
         found, last = primary(verdict.symptoms), calls_of(program) - 1
-        return Reduced(program, signature_of(found, self.label(program, last)), last, True, verdict, found)
+        signature = signature_of(found, self.label(program, last))
+        self._named.update({(one.key, signature.label): signature for one in verdict.symptoms})
+        return Reduced(program, signature, last, True, verdict, found)
 
     def at_start(self, symptom: Symptom, verdict: Verdict) -> Reduced:
         """A symptom of the snapshot itself; all of them are one finding."""
