@@ -68,12 +68,14 @@ class CallShape:
 class Shapes:
     """All that a typed mutator knows of the interface and of the snapshot.
 
-    `counts[v][t]`: how many slots of type number t victim v has.
+    `counts[v][t]`: how many slots of type number t victim v has. `shares[v]`: how often victim v is chosen, relative
+    to the others; none given: all alike.
     """
 
     calls: tuple[CallShape, ...]
     counts: tuple[tuple[int, ...], ...]
     slots: int = 128
+    shares: tuple[int, ...] = ()
 
 
 NATIVE_SHARE = 0.2
@@ -107,6 +109,9 @@ class TypedMutator:
         self._native = native
         self._seen: list[bytes] = []
         self._slot_offsets = tuple(slot_offsets(call) for call in shapes.calls)
+        shares = shapes.shares or (1,) * len(shapes.counts)
+        self._victims = [victim for victim, share in enumerate(shares) for _ in range(share)]
+        self._able = tuple(self._victims_with(call.target) for call in shapes.calls)
         # Choosing from a list with repetitions is cheaper than weights.
         finest = min(call.weight for call in shapes.calls if call.weight > 0)
         self._selectors = [n for n, call in enumerate(shapes.calls) for _ in range(round(call.weight / finest))]
@@ -115,6 +120,14 @@ class TypedMutator:
             self._argument, self._argument, self._target, self._target, self._victim, self._move, self._repeat,
             self._splice, self._raw_word,
         )  # fmt: skip
+
+    def _victims_with(self, target: SlotShape | PoolShape | None) -> list[int]:
+        """Victims, as often as their shares say, that have a slot of the target's types."""
+        if not isinstance(target, SlotShape) or not target.types:
+            return self._victims
+        counts = self._shapes.counts
+        able = [victim for victim in self._victims if any(counts[victim][number] for number in target.types)]
+        return able or self._victims
 
     def __call__(self, data: bytes, maximum_bytes: int, seed: int) -> bytes:
         """The form that Atheris calls; its seed is not used, the order of calls is repeatable by itself."""
@@ -160,8 +173,9 @@ class TypedMutator:
         shape = self._shapes.calls[selector]
         record = bytearray(CALL_BYTES)
         record[0] = selector
-        if victim is None:
-            victim = int(pick() * len(self._shapes.counts))
+        able = self._able[selector]
+        if victim is None or victim not in able:
+            victim = able[int(pick() * len(able))]
         record[VICTIM_OFFSET] = victim
         if shape.target is not None:
             record[TARGET_OFFSET : TARGET_OFFSET + 2] = self._selector(shape.target, victim, index)
@@ -197,6 +211,11 @@ class TypedMutator:
                 return bytes((LITERAL, int(pick() * self._shapes.slots)))
         types = shape.types or range(len(counts))
         number = types[int(pick() * len(types))]
+        if not counts[number]:
+            held = [each for each in types if counts[each]]
+            if not held:
+                return bytes((LITERAL, int(pick() * self._shapes.slots)))
+            number = held[int(pick() * len(held))]
         which = 0 if pick() < shape.first else int(pick() * counts[number])
         return bytes((OF_TYPE | number << 2 & 0xFF, which))
 
@@ -300,7 +319,7 @@ class TypedMutator:
     def _victim(self, program: bytearray) -> None:
         """Give a call, or as a rule all from there on, to another victim."""
         if program:
-            victim = int(self._random.random() * len(self._shapes.counts))
+            victim = self._victims[int(self._random.random() * len(self._victims))]
             place = self._place(program) * CALL_BYTES + VICTIM_OFFSET
             end = place + 1 if self._random.random() < 0.25 else len(program)
             for each in range(place, end, CALL_BYTES):

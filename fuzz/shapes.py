@@ -42,21 +42,41 @@ _BY_NAME = {
     "cspace_root": ("cnode",),
     "root": ("cnode",),
     "fault_ep": ("endpoint",),
-    "bufferFrame": _PAGES,
+    "bufferFrame": ("page-4k",),
     "notification": ("notification",),
+    "source": ("tcb",),
 }
-_BY_ACTION = {Action.SEND: ("endpoint", "notification", "reply"), Action.RECEIVE: ("endpoint", "notification")}
+# For one call only, before the names that are the same for all.
+_BY_CALL = {
+    ("CNode_CancelBadgedSends", "index"): ("endpoint",),
+    ("CNode_SaveCaller", "index"): (FREE,),
+    ("CNode_Rotate", "dest_index"): (FREE,),
+    ("CNode_Rotate", "pivot_index"): tuple(name for name in SLOT_TYPES if name != FREE),
+    ("ARM_ASIDPool_Assign", "vroot"): ("page-global-directory",),
+}
+_BY_ACTION = {
+    Action.SEND: ("endpoint", "notification", "reply"),
+    Action.TRANSFER: ("endpoint", "notification", "reply"),
+    Action.RECEIVE: ("endpoint", "notification"),
+}
 
 # The victim's own is the first of these; a map into another address space, say, is the rarer case.
 _OWN_FIRST = {"cnode": 0.85, "page-global-directory": 0.85, "untyped": 0.7}
+# Where the first of its type is the one that does not work.
+_ANY_OF = {"vroot": 0.1, "source": 0.1, "thread": 0.1, "untyped": 0.3}
 # Values without which nearly every call fails.
-_USUAL_FIRST = {"depth": 0.85, "node_index": 0.85, "node_depth": 0.8, "count": 0.6, "attributes": 0.3, "length": 0.3}
+_USUAL_FIRST = {
+    "depth": 0.85, "node_index": 0.85, "node_depth": 0.8, "count": 0.6, "attributes": 0.3, "length": 0.3,
+    "cnode_data": 0.85, "register_count": 0.3, "clean_start": 0.6, "clean_end": 0.3, "priorities": 0.3,
+    "priority": 0.3, "domain": 0.5,
+}  # fmt: skip
 
 
-def slot_shape(types: tuple[str, ...], *, sure: float = 0.7) -> SlotShape:
+def slot_shape(types: tuple[str, ...], *, sure: float = 0.7, first: float | None = None) -> SlotShape:
     """The shape of a slot argument that wants one of these types; names that are no slot types are left out."""
     numbers = tuple(SLOT_TYPES.index(name) for name in types if name in SLOT_TYPES)
-    first = _OWN_FIRST.get(types[0], 0.2) if types else 0.2
+    if first is None:
+        first = _OWN_FIRST.get(types[0], 0.2) if types else 0.2
     return SlotShape(numbers, sure, first)
 
 
@@ -66,18 +86,23 @@ def _target(call: CallType, interface: Interface) -> SlotShape | PoolShape | Non
     if call.target != SLOT:
         return PoolShape(len(interface.pools[call.target].values))
     types = _BY_ACTION.get(call.action) or _BY_INTERFACE.get(call.interface, ())
-    return slot_shape(types, sure=0.75)
+    # A victim that suspends itself or writes its own registers makes no more calls.
+    first = 0.1 if types == ("tcb",) else None
+    return slot_shape(types, sure=0.75, first=first)
 
 
-def _argument(parameter: Parameter, interface: Interface) -> SlotShape | PoolShape:
+def _argument(call: CallType, parameter: Parameter, interface: Interface) -> SlotShape | PoolShape:
     if parameter.kind != SLOT:
         values = interface.pools[parameter.kind].values
         return PoolShape(len(values), _USUAL_FIRST.get(parameter.kind, 0.0), parameter.words > 1)
     if parameter.destination:
         return slot_shape((FREE,), sure=0.9)
+    first = _ANY_OF.get(parameter.name)
+    if types := _BY_CALL.get((call.name, parameter.name)):
+        return slot_shape(types, sure=0.85, first=first)
     types = _BY_NAME.get(parameter.name) or _BY_INTERFACE.get(parameter.type, ())
     if types:
-        return slot_shape(types, sure=0.85)
+        return slot_shape(types, sure=0.85, first=first)
     return SlotShape(tuple(number for number, name in enumerate(SLOT_TYPES) if name != FREE))
 
 
@@ -88,7 +113,7 @@ def shapes_of(interface: Interface, target: Target) -> Shapes:
         CallShape(
             call.name,
             _target(call, interface),
-            tuple(_argument(parameter, interface) for parameter in call.parameters),
+            tuple(_argument(call, parameter, interface) for parameter in call.parameters),
             target.weight(call.name),
         )
         for call in interface.calls
@@ -97,4 +122,5 @@ def shapes_of(interface: Interface, target: Target) -> Shapes:
         tuple(len(population.of_type(victim, number)) for number in range(len(SLOT_TYPES)))
         for victim in range(len(population.victims))
     )
-    return Shapes(calls, counts, population.slots_per_victim)
+    shares = tuple(len(population.slots(victim)) for victim in range(len(population.victims)))
+    return Shapes(calls, counts, population.slots_per_victim, shares)

@@ -21,6 +21,7 @@ import numpy as np
 
 PAGE = 4096
 
+MAXIMUM_VICTIMS = 8
 MAXIMUM_CALLS = 256
 """Calls in one program: what the exchange pages hold."""
 CALL_BYTES = 32
@@ -29,6 +30,8 @@ RESULT_REGISTERS = 8
 """Message registers that a result keeps."""
 SMC_LOG_ENTRIES = 64
 """SMCs that EL3 keeps for one program; later ones are only counted."""
+STORED_PAGES = 64
+"""Stores of one program; EL3 refuses later ones."""
 RESTORE_RANGES = 32
 CHANGED_PAGES = 1024
 CHANGED_WORDS = 4096
@@ -51,6 +54,20 @@ class Command(IntFlag):
     """Victims decode the program into the exchange area and perform nothing."""
     RESTORE_INTERRUPTS = 1 << 3
     """EL3 also writes the saved state of the interrupt controller back."""
+
+
+class Request(IntEnum):
+    """What a victim asks EL3 for by a trapped write of PMCR_EL0, with the nonce in x0 and the request in x1.
+
+    Unlike WFI it traps while an interrupt is pending, too. EL3 answers in x0.
+    """
+
+    UNMASK = 1
+    """Interrupts are open again in the victim's PSTATE."""
+    INTERRUPT = 2
+    """Line x2 becomes pending, the timer x3 times in all; with x4 the victim goes on with interrupts masked."""
+    STORE = 3
+    """May the victim store to address x2? Answers 1 unless that is a device, the exchange area or EL3's memory."""
 
 
 class ParkStatus(IntEnum):
@@ -142,6 +159,9 @@ REPORT = _dtype(
     ("x", "<u8", (31,)),
     ("timer_control", "<u8"),  # what S-EL1 last wrote to CNTPS_CTL_EL1, which EL3 keeps for it
     ("timer_value", "<u8"),
+    ("ticks", "<u8"),  # further expiries of the timer, each when the kernel has set it again
+    ("stores", "<u8"),  # pages in stored_page
+    ("stored_page", "<u8", (STORED_PAGES,)),  # physical addresses of the pages that victims stored to
     ("smc_count", "<u8"),  # SMCs from S-EL1 since the program began
     ("smc_log", SMC_LOG, (SMC_LOG_ENTRIES,)),
 )
@@ -168,12 +188,16 @@ EXCHANGE = _dtype(
     ("performed", "<u8"),  # victims: calls performed over all repetitions
     ("succeeded", "<u8"),  # victims: of these, calls without an error
     ("repetition", "<u8"),  # victims: the repetition that runs now
-    ("ready", "<u8"),  # before the snapshot: one bit for each victim that has started
+    ("begun", "<u8"),  # victims: calls begun over all repetitions
+    ("domains", "<u8"),  # victims: 1 once a thread may have been given a domain
+    # By victim: 1 + the index of the call that it performs, or 0; the interrupt that waits for its next system call
+    ("performing", "<u8", (MAXIMUM_VICTIMS,)),
+    ("interrupt", "<u8", (MAXIMUM_VICTIMS,)),
 )
 
 POPULATION_OFFSET = 0x400
 """Where the population report lies in the first exchange page, behind EXCHANGE."""
-MAXIMUM_POPULATION_ENTRIES = 124
+MAXIMUM_POPULATION_ENTRIES = 188
 
 
 class PopulationKind(IntEnum):
@@ -193,17 +217,19 @@ class PopulationKind(IntEnum):
     STATE = 8
     """The frame with a victim's IPC buffer and stack."""
     FRAME = 9
-    """A frame of the population, with a capability in a victim's slot: programs can only load from it."""
+    """A frame of the population, with a capability in a victim's slot: programs load from it and store to it."""
     ARENA = 10
     """The untyped memory in which a program makes its objects."""
     EXCHANGE = 11
     DEVICE = 12
+    SUPERVISOR = 13
+    """Writable pages of the root task, which goes on when all victims wait."""
 
 
 # What the root task tells the host before the first park. `object` indexes the population's objects
 # (harness.programs.population), or is NO_OBJECT.
 NO_OBJECT = 0xFFFF
-POPULATION_ENTRY = _dtype(("address", "<u8"), ("size", "<u8"), ("kind", "<u2"), ("victim", "<u2"), ("object", "<u4"))
+POPULATION_ENTRY = _dtype(("address", "<u8"), ("size", "<u4"), ("kind", "u1"), ("victim", "u1"), ("object", "<u2"))
 POPULATION = _dtype(
     ("step", "<u8"),  # steps of the setup that are done; the last one that was begun if error is set
     ("error", "<u8"),  # 1 + seL4_Error, or 0x100 and above for the root task's own errors
@@ -298,13 +324,14 @@ def header() -> str:
         lines.append(f"#define {name} {value:#x}")
 
     for name in (
-        "PAGE MAXIMUM_CALLS CALL_BYTES RESULT_REGISTERS SMC_LOG_ENTRIES RESTORE_RANGES CHANGED_PAGES CHANGED_WORDS "
+        "PAGE MAXIMUM_CALLS MAXIMUM_VICTIMS STORED_PAGES "
+        "CALL_BYTES RESULT_REGISTERS SMC_LOG_ENTRIES RESTORE_RANGES CHANGED_PAGES CHANGED_WORDS "
         "EXCHANGE_COMMAND EXCHANGE_PROGRAM EXCHANGE_RESULTS EXCHANGE_DECODED FLASH_HEADER_OFFSET MESSAGE_OFFSET "
         "POPULATION_OFFSET MAXIMUM_POPULATION_ENTRIES NO_OBJECT"
     ).split():
         define(f"BW_{name}", globals()[name])
     renamed = {"ParkStatus": "PARK", "CallState": "CALL", "BootStage": "STAGE", "PopulationKind": "KIND"}
-    for enumeration in (Command, ParkStatus, CallState, Restore, BootStage, PopulationKind):
+    for enumeration in (Command, Request, ParkStatus, CallState, Restore, BootStage, PopulationKind):
         prefix = renamed.get(enumeration.__name__)
         prefix = prefix or enumeration.__name__.upper()
         for member in enumeration:

@@ -28,7 +28,10 @@ function reset
         load    x0, SCR_VALUE
         msr     scr_el3, x0
         msr     cptr_el3, xzr                   /* nothing of FP, SIMD or CPACR traps here */
-        msr     mdcr_el3, xzr                   /* nor do debug registers */
+        load    x0, MDCR_VALUE                  /* nor do debug registers */
+        msr     mdcr_el3, x0
+        mov     x0, #1                          /* EL0's accesses to the performance monitor are not the kernel's */
+        msr     pmuserenr_el0, x0
         msr     tpidr_el3, xzr
         isb
 

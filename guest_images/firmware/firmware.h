@@ -18,6 +18,10 @@
 #define ESR_CLASS_SMC           0x17
 #define ESR_CLASS_SYSTEM        0x18
 #define ESR_SMC_IMMEDIATE       0xffff
+/* A trapped MSR or MRS: which register */
+#define SYNDROME_REGISTER(op0, op1, crn, crm, op2) \
+        (((op0) << 20) | ((op2) << 17) | ((op1) << 14) | ((crn) << 10) | ((crm) << 1))
+#define SYNDROME_REGISTER_MASK  0x3ffc1e
 
 /*
  * SCR_EL3: the lower levels are secure (NS=0) and AArch64 (RW), WFI traps here (TWI), so do
@@ -32,6 +36,14 @@
 /* SPSR_EL3 of the kernel's first instruction: EL1 with its own stack, all interrupts masked. */
 #define SPSR_EL1H_MASKED        0x3c5
 #define SPSR_LEVEL_SHIFT        2
+
+/* MDCR_EL3: EL0's accesses to the performance monitor trap here (TPM): victims' requests. */
+#define MDCR_VALUE              (1 << 6)
+
+/* The secure timer's interrupt: private interrupt 13 */
+#define TIMER_LINE              29
+/* The distributor's registers that make lines pending */
+#define GICD_ISPENDR            0x200
 
 /* Set a register to a constant with as few moves as it needs. */
 .macro load register, value:vararg

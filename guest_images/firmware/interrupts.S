@@ -7,7 +7,6 @@
 #define GICD_TYPER              0x004
 #define GICD_IGROUPR            0x080
 #define GICD_ISENABLER          0x100
-#define GICD_ISPENDR            0x200
 #define GICD_ISACTIVER          0x300
 #define GICD_IPRIORITYR         0x400
 #define GICD_ITARGETSR          0x800

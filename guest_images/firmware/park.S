@@ -135,6 +135,8 @@ endfunction resume
 
 /* Back to the snapshot. The host has restored memory. */
 function restore
+        str     xzr, [x19, #BW_REPORT_TICKS]
+        str     xzr, [x19, #BW_REPORT_STORES]
         /* Clear the entries of the SMC log that were used. */
         ldr     x0, [x19, #BW_REPORT_SMC_COUNT]
         cbz     x0, 2f

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The secure timer as S-EL1 sees it. Its registers live in the report and its counter stands at 0,
- * so the timer never expires by itself and no run depends on the host's time.
+ * so the timer never expires by itself and no run depends on the host's time. A program's Interrupt
+ * makes it expire: the report counts the expiries that are left, one each time that the kernel has
+ * set the timer again.
  */
 #include "firmware.h"
 
@@ -9,9 +11,6 @@
 #define SYNDROME_READ           0
 #define SYNDROME_XT_SHIFT       5
 #define SYNDROME_XT_BITS        5
-#define SYNDROME_REGISTER(op0, op1, crn, crm, op2) \
-        (((op0) << 20) | ((op2) << 17) | ((op1) << 14) | ((crn) << 10) | ((crm) << 1))
-#define SYNDROME_REGISTER_MASK  0x3ffc1e
 #define CNTPS_TVAL_EL1          SYNDROME_REGISTER(3, 7, 14, 2, 0)
 #define CNTPS_CTL_EL1           SYNDROME_REGISTER(3, 7, 14, 2, 1)
 #define CNTPS_CVAL_EL1          SYNDROME_REGISTER(3, 7, 14, 2, 2)
@@ -59,6 +58,12 @@ control:
         ldr     x0, [sp, x1, lsl #3]
         and     x0, x0, #CONTROL_WRITABLE
         str     x0, [x3, #BW_REPORT_TIMER_CONTROL]
+        ldr     x0, [x3, #BW_REPORT_TICKS]
+        cbz     x0, timer_done
+        sub     x0, x0, #1
+        str     x0, [x3, #BW_REPORT_TICKS]
+        mov     x8, #TIMER_LINE
+        bl      make_pending
         b       timer_done
 1:      ldr     x0, [x3, #BW_REPORT_TIMER_CONTROL]
         b       timer_read

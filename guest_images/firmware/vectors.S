@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* EL3's exception vectors: SMC, WFI and the secure timer are expected, everything else is a panic. */
+/* EL3's exception vectors: SMC, WFI, the secure timer and victims' requests are expected, everything else is a panic. */
 #include "firmware.h"
 
 .macro vector target
@@ -30,7 +30,7 @@ function lower_synchronous
         cmp     x9, #ESR_CLASS_SMC
         b.eq    smc_call                        /* x8: syndrome; the caller's x8 and x9 are on the stack */
         cmp     x9, #ESR_CLASS_SYSTEM
-        b.eq    timer_access                    /* the same */
+        b.eq    system_access                   /* the same */
         cmp     x9, #ESR_CLASS_WAIT
         ldp     x8, x9, [sp], #16
         b.eq    wait_trapped

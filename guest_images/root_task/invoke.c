@@ -74,10 +74,10 @@ void report(word address, word size, word kind, word victim, word object)
         stop(ERROR_ADDRESS, entries);
     volatile byte *entry = report_page + BW_POPULATION_OFFSET + BW_POPULATION_ENTRY + entries * BW_POPULATION_ENTRY_BYTES;
     *(volatile word *)(entry + BW_POPULATION_ENTRY_ADDRESS) = address;
-    *(volatile word *)(entry + BW_POPULATION_ENTRY_SIZE) = size;
-    *(volatile unsigned short *)(entry + BW_POPULATION_ENTRY_KIND) = (unsigned short)kind;
-    *(volatile unsigned short *)(entry + BW_POPULATION_ENTRY_VICTIM) = (unsigned short)victim;
-    *(volatile half *)(entry + BW_POPULATION_ENTRY_OBJECT) = (half)object;
+    *(volatile half *)(entry + BW_POPULATION_ENTRY_SIZE) = (half)size;
+    *(volatile byte *)(entry + BW_POPULATION_ENTRY_KIND) = (byte)kind;
+    *(volatile byte *)(entry + BW_POPULATION_ENTRY_VICTIM) = (byte)victim;
+    *(volatile unsigned short *)(entry + BW_POPULATION_ENTRY_OBJECT) = (unsigned short)object;
     REPORT(BW_POPULATION_ENTRIES) = ++entries;
 }
 

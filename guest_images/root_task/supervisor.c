@@ -4,7 +4,6 @@
 
 /* Pages of the supervisor's own address space behind its image, in the page table that the image uses */
 #define WINDOW (SUPERVISOR_IMAGE + 0x1f0000ul)
-#define EXCHANGE_WINDOW (WINDOW + 0x1000)
 /* The same for larger frames: the tables above are there */
 #define LARGE_WINDOW (SUPERVISOR_IMAGE + 0x400000ul)
 #define HUGE_WINDOW 0x40000000ul
@@ -17,7 +16,8 @@ static void map_exchange(void)
     require(invoke(V_EXCHANGE, ARMPageGetAddress, 0, 0, 0, 0), V_EXCHANGE);
     if (message[0] != EXCHANGE_ADDRESS || address != EXCHANGE_ADDRESS)
         stop(ERROR_ADDRESS, message[0]);
-    map_frame(V_EXCHANGE, V_VSPACE, EXCHANGE_WINDOW, 3, ATTRIBUTES_DATA);
+    for (word i = 0; i < EXCHANGE_PAGES; i++)
+        map_frame(V_EXCHANGE + i, V_VSPACE, EXCHANGE_WINDOW + i * BW_PAGE, 3, ATTRIBUTES_DATA);
     map_report((volatile byte *)EXCHANGE_WINDOW);
 }
 
@@ -47,15 +47,17 @@ void supervisor_main(const seL4_BootInfo *info)
     print("root task\n");
     begin(1);
     ipc_buffer = (volatile word *)info->ipcBuffer;
-    if ((word)info + 2 * BW_PAGE > WINDOW || (word)info->ipcBuffer + BW_PAGE > WINDOW)
+    if ((word)info + 2 * BW_PAGE > EXCHANGE_WINDOW || (word)info->ipcBuffer + BW_PAGE > EXCHANGE_WINDOW)
         stop(ERROR_IMAGE, (word)info);
     memory_init(info);
+    find_own_pages(info);
     begin(2);
     memory_own_space(info);
     begin(3);
     map_exchange();
     report(EXCHANGE_ADDRESS, EXCHANGE_PAGES * BW_PAGE, BW_KIND_EXCHANGE, 0, BW_NO_OBJECT);
     memory_report();
+    report_own_pages();
     begin(4);
     make_objects();
     begin(5);
@@ -67,9 +69,9 @@ void supervisor_main(const seL4_BootInfo *info)
     start_helpers();
     begin(8);
     start_victims();
+    start_wardens();
     begin(9);
     print("parking\n");
-    struct message m = {.target = V_ENDPOINT};
-    for (;;)
-        system_call((word)SysRecv, &m); /* nobody else has this endpoint */
+    for (;;) /* from here on the wardens go on */
+        require(invoke(V_TCB, TCBSuspend, 0, 0, 0, 0), V_TCB);
 }

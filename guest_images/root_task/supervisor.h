@@ -9,10 +9,11 @@
 /* One object of the population, or one of what each victim has of itself */
 struct object {
     byte type;       /* enum object_type */
-    byte size_bits;  /* of untyped memory and capability tables */
+    byte size_bits;  /* of untyped memory and capability tables; 1: a thread that stays as it is made */
     byte non_secure; /* world of its memory */
     byte irq;
-    word device; /* physical address of the device that it covers, or 0 */
+    byte notification; /* 1 + number of the notification that it signals or is bound to, or 0 */
+    word device;       /* physical address of the device that it covers, or 0 */
 };
 
 enum object_type {
@@ -48,14 +49,28 @@ struct population_slot {
     word mapped; /* address + 1, or 0 */
 };
 
-enum helper_kind { HELPER_SEND = 1, HELPER_CALL, HELPER_RECEIVE, NURSE }; /* indices in the victims' table of entries */
+/* Indices in the victims' table of entries */
+enum entry {
+    HELPER_SEND = 1,
+    HELPER_CALL,
+    HELPER_RECEIVE,
+    HELPER_CAP_FAULT,
+    HELPER_VM_FAULT,
+    HELPER_UNKNOWN_SYSCALL,
+    HELPER_USER_EXCEPTION,
+    NURSE,
+    RESUME, /* where a victim goes on that was not in a call */
+};
 
 struct helper {
     byte victim;
-    byte kind;
-    byte endpoint; /* slot of the victim */
-    byte replied;  /* the supervisor receives its call and keeps the reply capability */
+    byte kind;          /* enum entry */
+    byte replied;       /* the supervisor receives its call and keeps the reply capability */
     byte fault_handler; /* slot of the victim, or 0 */
+    byte notification;  /* 1 + number of the notification that it is bound to, or 0 */
+    byte space;         /* 1 + number of the capability table that is the root of its space, or 0 for the victim's */
+    byte handler;       /* number of the object that is its fault handler, with a space of its own */
+    word x0;            /* the slot or the address that it uses */
 };
 
 #include "population.h"
@@ -74,6 +89,9 @@ enum {
     V_ENDPOINT,
     V_TEMPORARY,
     V_POOL_MEMORY,
+    V_WARDEN,
+    V_WARDEN_BUFFER,
+    V_OTHER_DOMAIN,                /* the thread that ends the other domain's time */
     V_UNTYPED,                     /* boot untypeds in use */
     V_OBJECT = V_UNTYPED + 24,     /* the population's objects */
     V_HELPER = V_OBJECT + OBJECTS, /* the helpers' threads, then reply capabilities */
@@ -93,6 +111,7 @@ enum {
     OWN_FAULTS, /* endpoint of the victim's faults */
     OWN_NURSE,
     OWN_NURSE_CNODE,
+    OWN_TURN, /* notification by which the victim gets its turn */
     OWN_STATE,
     OWN_CODE,
     OWN_EXCHANGE = OWN_CODE + CODE_PAGES,
@@ -135,12 +154,23 @@ word allocate(word type, word bits, word non_secure, word slot, word count);
 word allocate_device(word type, word bits, word device, word slot);
 word object_bits(word type, word bits);
 
+void set_registers(word tcb, word resume, word pc, word sp, word x0);
+void set_priority(word tcb, word priority);
+
 /* supervisor.c */
+#define EXCHANGE_WINDOW (SUPERVISOR_IMAGE + 0x1e0000ul)
+#define WARDEN_BUFFER (SUPERVISOR_IMAGE + 0x1f1000ul)
 void mark_frame(word frame, word type, word address);
 void fill_frame(word frame, word page);
 
+/* warden.c */
+void find_own_pages(const seL4_BootInfo *info);
+void report_own_pages(void);
+void start_wardens(void);
+
 /* victims.c */
 void make_objects(void);
+void make_thread(word slot);
 void make_victim(word victim);
 void fill_slots(void);
 void start_helpers(void);

@@ -4,6 +4,10 @@
  * call does to the victim itself (it blocks, or loses its spaces) is an ordinary result: the other
  * victims go on. When it faults, its nurse lets it go on behind the call (victim_entry.S).
  *
+ * Turns: whoever finds that the next call is another victim's signals that one's notification and
+ * waits at its own. Priorities do not matter, and if the other one cannot take its turn, everybody
+ * waits and the warden (warden.c) takes care of it.
+ *
  * All victims run this image, each in its own spaces. It has no writable data: what it needs lies
  * in registers, on the stack, and in the exchange area.
  */
@@ -11,47 +15,128 @@
 #include "protocol.h"
 #include "system_call.h"
 
-/* Turns that a victim gives up before it takes another one for absent */
-#define PATIENCE (2 * VICTIMS)
-
 #define COMMAND_PAGE(field) (*(volatile word *)(VICTIM_EXCHANGE + BW_EXCHANGE_COMMAND + (field)))
 #define PROGRAM ((const byte *)VICTIM_EXCHANGE + BW_EXCHANGE_PROGRAM)
 #define IPC_BUFFER ((volatile word *)VICTIM_STATE)
+/* 1 + the index of the call being performed, or 0 */
+#define PERFORMING(victim) COMMAND_PAGE(BW_EXCHANGE_PERFORMING + (victim) * sizeof(word))
+/* Line and count of an interrupt that waits for the victim's next system call, or 0 */
+#define WAITING_INTERRUPT(victim) COMMAND_PAGE(BW_EXCHANGE_INTERRUPT + (victim) * sizeof(word))
+#define INTERRUPT_COUNT_SHIFT 16
 
-static void yield(void)
+static const byte priorities[] = {VICTIM_PRIORITIES};
+
+static word ask(word request, word a, word b, word c)
 {
-    struct message m = {0};
-    system_call((word)SYSTEM_CALL_YIELD, &m);
+    return ask_el3(COMMAND_PAGE(BW_EXCHANGE_NONCE), request, a, b, c);
+}
+
+static void pass_turn(word victim)
+{
+    struct message m = {.target = FIRST_TURN_SLOT + victim};
+    system_call((word)SYSTEM_CALL_NBSEND, &m);
+}
+
+static void wait_for_turn(word self)
+{
+    struct message m = {.target = FIRST_TURN_SLOT + self};
+    system_call((word)SYSTEM_CALL_RECV, &m);
+}
+
+static word within(word address, word start, word end)
+{
+    return address >= start && address < end;
+}
+
+/* Eight bytes, unless they belong to the harness. Whether it stored. */
+static word store(word address, word value)
+{
+    address &= -8ul;
+    if (within(address, VICTIM_STATE + IPC_BUFFER_BYTES, VICTIM_STATE + BW_PAGE) || !ask(BW_REQUEST_STORE, address, 0, 0))
+        return 0;
+    *(volatile word *)address = value;
+    return 1;
+}
+
+/* Whether it called: a victim that runs its own code from anywhere in it would be no victim any more. */
+static word jump(word address)
+{
+    if (within(address, VICTIM_CODE, VICTIM_STATE))
+        return 0;
+    __asm__ volatile("blr %0"
+                     :
+                     : "r"(address)
+                     : "x0", "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14",
+                       "x15", "x16", "x17", "x18", "x30", "memory");
+    return 1;
+}
+
+/* What no system call takes part in; the label of an answer that says no if the victim refused. */
+static word perform_alone(const struct decoded *d, struct message *m, word self)
+{
+    switch (d->type->action) {
+    case ACTION_LOAD:
+        m->mr[0] = *(volatile word *)d->target;
+        return 0;
+    case ACTION_STORE:
+        return !store(d->target + d->words[0], d->words[1]);
+    case ACTION_JUMP:
+        return !jump(d->target);
+    case ACTION_INTERRUPT:
+        if (d->words[2])
+            WAITING_INTERRUPT(self) = d->words[0] | d->words[1] << INTERRUPT_COUNT_SHIFT;
+        else
+            ask(BW_REQUEST_INTERRUPT, d->words[0], d->words[1], 0);
+        return 0;
+    default:
+        __asm__ volatile(".inst 0");
+        return 0;
+    }
+}
+
+/* The system call, and the interrupt that was to be pending in it: the victim itself has interrupts masked until then. */
+static void perform_system_call(word number, struct message *m, word self)
+{
+    word interrupt = WAITING_INTERRUPT(self);
+    if (interrupt) {
+        WAITING_INTERRUPT(self) = 0;
+        ask(BW_REQUEST_INTERRUPT, interrupt & ((1ul << INTERRUPT_COUNT_SHIFT) - 1), interrupt >> INTERRUPT_COUNT_SHIFT, 1);
+    }
+    system_call(number, m);
+    if (interrupt)
+        ask(BW_REQUEST_UNMASK, 0, 0, 0);
 }
 
 /* Performs one call and leaves what it answered in the result. */
-static void perform(word index, volatile byte *result)
+static void perform(const struct decoded *d, word self, volatile byte *result)
 {
-    struct decoded d;
-    decode(PROGRAM, index, &d);
-    const struct call_type *type = d.type;
-    struct message m = {d.target, d.info, {d.words[0], d.words[1], d.words[2], d.words[3]}};
+    const struct call_type *type = d->type;
+    struct message m = {d->target, d->info, {d->words[0], d->words[1], d->words[2], d->words[3]}};
 
     if (type->action == ACTION_RECEIVE) {
-        IPC_BUFFER[IPC_RECEIVE_ROOT] = d.words[0];
-        IPC_BUFFER[IPC_RECEIVE_INDEX] = d.words[1];
-        IPC_BUFFER[IPC_RECEIVE_DEPTH] = d.words[2];
+        IPC_BUFFER[IPC_RECEIVE_ROOT] = d->words[0];
+        IPC_BUFFER[IPC_RECEIVE_INDEX] = d->words[1];
+        IPC_BUFFER[IPC_RECEIVE_DEPTH] = d->words[2];
         m.info = 0;
     } else {
         for (word i = 4; i < type->words; i++)
-            IPC_BUFFER[IPC_MESSAGE + i] = d.words[i];
+            IPC_BUFFER[IPC_MESSAGE + i] = d->words[i];
         for (word i = 0; i < type->caps; i++)
-            IPC_BUFFER[IPC_CAPS + i] = d.caps[i];
+            IPC_BUFFER[IPC_CAPS + i] = d->caps[i];
     }
-    if (type->action == ACTION_LOAD)
-        m.mr[0] = *(volatile word *)d.target;
-    else
-        system_call(type->system_call, &m);
-
+    if (type->action == ACTION_INVOKE && INFO_LABEL(type->info) == LABEL_DOMAIN_SET)
+        COMMAND_PAGE(BW_EXCHANGE_DOMAINS) = 1; /* before: it may be the victim itself that goes */
     word answered = 0, badge = 0, info = 0, error = 0;
+    if (type->action == ACTION_UNKNOWN)
+        perform_system_call(d->words[0], &m, self);
+    else if (type->action > ACTION_PLAIN)
+        error = perform_alone(d, &m, self);
+    else
+        perform_system_call(type->system_call, &m, self);
+
     if (type->action == ACTION_LOAD) {
         answered = 1;
-    } else if (type->action != ACTION_SEND && type->action != ACTION_PLAIN) {
+    } else if (type->action == ACTION_INVOKE || type->action == ACTION_TRANSFER || type->action == ACTION_RECEIVE) {
         badge = m.target;
         info = m.info;
         answered = INFO_LENGTH(info);
@@ -70,9 +155,6 @@ static void perform(word index, volatile byte *result)
         COMMAND_PAGE(BW_EXCHANGE_SUCCEEDED)++;
 }
 
-/* Kept in memory for the case that the call faults: 1 + the index of the call being performed, or 0 */
-#define PERFORMING (*(volatile word *)VICTIM_PERFORMING)
-
 static volatile byte *begin_result(word index, word state, word victim)
 {
     volatile byte *result = (volatile byte *)VICTIM_EXCHANGE + BW_EXCHANGE_RESULTS + index * BW_RESULT_BYTES;
@@ -88,30 +170,44 @@ static void decode_all(word calls)
         write_decoded(PROGRAM, i, table + i * BW_DECODED_BYTES);
 }
 
-/* Gives the caller of the last call a chance to return from it, so that its result tells what became of it. */
-static void wait_for_last(word next, word self)
+/*
+ * At the end of a program: lets others return from their calls, so that the results tell what became
+ * of them. Whether it had to wait for the last call, and the program has to be looked at again.
+ */
+static word settle(word next, word self)
 {
-    if (!next || record_victim(PROGRAM, next - 1) == self)
-        return;
-    const volatile byte *result = (const volatile byte *)VICTIM_EXCHANGE + BW_EXCHANGE_RESULTS + (next - 1) * BW_RESULT_BYTES;
-    for (word i = 0; i < PATIENCE && *(const volatile half *)(result + BW_RESULT_STATE) == BW_CALL_STARTED; i++)
-        yield();
+    if (COMMAND_PAGE(BW_EXCHANGE_BEGUN) == COMMAND_PAGE(BW_EXCHANGE_PERFORMED))
+        return 0;
+    const volatile byte *last = (const volatile byte *)VICTIM_EXCHANGE + BW_EXCHANGE_RESULTS + (next - 1) * BW_RESULT_BYTES;
+    if (*(const volatile half *)(last + BW_RESULT_STATE) == BW_CALL_STARTED && record_victim(PROGRAM, next - 1) != self) {
+        wait_for_turn(self);
+        return 1;
+    }
+    struct message m = {0};
+    system_call((word)SYSTEM_CALL_YIELD, &m);
+    return 0;
 }
 
-/* Whether the turn was passed on while this victim waited. */
-static word wait_for_turn(word next)
+/*
+ * Before a call that may block: the victim of the next one is ready then. One of higher priority
+ * would make it before this one, so that is left to the warden. Whether the turn was passed.
+ */
+static word pass_ahead(const struct call_type *type, word next, word end, word self)
 {
-    word repetition = COMMAND_PAGE(BW_EXCHANGE_REPETITION);
-    for (word i = 0; i < PATIENCE; i++) {
-        yield();
-        if (COMMAND_PAGE(BW_EXCHANGE_NEXT_CALL) != next || COMMAND_PAGE(BW_EXCHANGE_REPETITION) != repetition)
-            return 1;
-    }
-    return 0;
+    if (type->action != ACTION_SEND && type->action != ACTION_TRANSFER && type->action != ACTION_RECEIVE)
+        return 0;
+    if (next + 1 >= end)
+        return 0;
+    word owner = record_victim(PROGRAM, next + 1);
+    if (owner == self || priorities[owner] > priorities[self])
+        return 0;
+    pass_turn(owner);
+    return 1;
 }
 
 static void take_turns(word self)
 {
+    word passed = 0; /* the turn of the next call has been passed on */
     for (;;) {
         word calls = COMMAND_PAGE(BW_EXCHANGE_CALLS), stop_after = COMMAND_PAGE(BW_EXCHANGE_STOP_AFTER);
         word next = COMMAND_PAGE(BW_EXCHANGE_NEXT_CALL);
@@ -124,49 +220,45 @@ static void take_turns(word self)
             if (!decode_only && !stop_after && repetition < COMMAND_PAGE(BW_EXCHANGE_REPETITIONS)) {
                 COMMAND_PAGE(BW_EXCHANGE_REPETITION) = repetition + 1;
                 COMMAND_PAGE(BW_EXCHANGE_NEXT_CALL) = 0;
-            } else {
-                if (!decode_only)
-                    wait_for_last(next, self);
+            } else if (decode_only || !next || !settle(next, self)) {
                 wait_for_host(COMMAND_PAGE(BW_EXCHANGE_NONCE));
             }
             continue;
         }
         word owner = record_victim(PROGRAM, next);
         if (owner != self) {
-            if (wait_for_turn(next))
-                continue;
-            begin_result(next, BW_CALL_SKIPPED, owner);
-            COMMAND_PAGE(BW_EXCHANGE_NEXT_CALL) = next + 1;
+            if (!passed)
+                pass_turn(owner);
+            passed = 0;
+            wait_for_turn(self);
             continue;
         }
         volatile byte *result = begin_result(next, BW_CALL_STARTED, self);
         COMMAND_PAGE(BW_EXCHANGE_CURRENT_CALL) = next;
         COMMAND_PAGE(BW_EXCHANGE_NEXT_CALL) = next + 1;
-        PERFORMING = next + 1;
-        perform(next, result);
-        PERFORMING = 0;
+        COMMAND_PAGE(BW_EXCHANGE_BEGUN)++;
+        PERFORMING(self) = next + 1;
+        struct decoded d;
+        decode(PROGRAM, next, &d);
+        passed = pass_ahead(d.type, next, end, self);
+        perform(&d, self, result);
+        PERFORMING(self) = 0;
     }
 }
 
 void victim_main(word self)
 {
-    COMMAND_PAGE(BW_EXCHANGE_READY) |= 1ul << self;
-    /* The first park is the snapshot: victim 0 makes it when all others wait for a program. */
-    if (self) {
-        while (!COMMAND_PAGE(BW_EXCHANGE_CALLS))
-            yield();
-    } else {
-        while (COMMAND_PAGE(BW_EXCHANGE_READY) != (1ul << VICTIMS) - 1)
-            yield();
+    wait_for_turn(self);
+    /* The first park is the snapshot: the warden lets victim 0 make it when all wait. */
+    if (!self)
         wait_for_host(COMMAND_PAGE(BW_EXCHANGE_NONCE));
-    }
     take_turns(self);
 }
 
 /* The victim starts again here after a fault. */
 void victim_faulted(word self, word fault, word mr0, word mr1, word mr2, word mr3)
 {
-    word performing = PERFORMING;
+    word performing = PERFORMING(self);
     if (performing) {
         volatile byte *result = begin_result(performing - 1, BW_CALL_FAULTED, self);
         volatile word *mr = (volatile word *)(result + BW_RESULT_MR);
@@ -180,7 +272,7 @@ void victim_faulted(word self, word fault, word mr0, word mr1, word mr2, word mr
         for (word i = 4; i < BW_RESULT_REGISTERS; i++)
             mr[i] = 0;
         COMMAND_PAGE(BW_EXCHANGE_PERFORMED)++;
-        PERFORMING = 0;
+        PERFORMING(self) = 0;
     }
     take_turns(self);
 }

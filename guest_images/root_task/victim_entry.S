@@ -8,7 +8,12 @@
         .quad helper_send
         .quad helper_call
         .quad helper_receive
+        .quad helper_cap_fault
+        .quad helper_vm_fault
+        .quad helper_unknown_syscall
+        .quad helper_user_exception
         .quad nurse
+        .quad victim_resume
 
         .text
         .global victim_start
@@ -19,7 +24,7 @@ victim_start:
         bl      victim_main
         brk     #0
 
-/* Where the nurse lets a victim go on. x0: its number; x1: the fault; x2-x5: the fault's message */
+/* Where nurse and warden let a victim go on. x0: its number; x1: the fault; x2-x5: the fault's message */
 victim_resume:
         mov     x29, xzr
         mov     x30, xzr
@@ -82,3 +87,16 @@ nurse:
         helper  helper_send, SYSTEM_CALL_SEND, 2
         helper  helper_call, SYSTEM_CALL_CALL, 1
         helper  helper_receive, SYSTEM_CALL_RECV, 0
+        helper  helper_cap_fault, SYSTEM_CALL_SEND, 0
+
+/* Each is blocked at its fault handler; whoever answers lets it fault again. x0: address */
+helper_vm_fault:
+        ldr     x1, [x0]
+        b       helper_vm_fault
+helper_unknown_syscall:
+        mov     x7, #1
+        svc     #0
+        b       helper_unknown_syscall
+helper_user_exception:
+        .inst   0
+        b       helper_user_exception

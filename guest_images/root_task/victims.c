@@ -2,9 +2,8 @@
 /* Objects, victims, their slots, and the threads that are blocked in the snapshot. */
 #include "supervisor.h"
 
+#define RIGHTS_WRITE 1
 #define RIGHTS_READ 2
-#define VICTIM_PRIORITY 100ul
-#define NURSE_PRIORITY (VICTIM_PRIORITY + 1)
 #define HELPER_PRIORITY 50ul
 #define SUPERVISOR_PRIORITY ((word)CONFIG_NUM_PRIORITIES - 1)
 
@@ -38,6 +37,8 @@ static word make_special(const struct object *o, word slot)
 {
     if (o->type == OBJECT_IRQ_HANDLER) {
         require(invoke(V_IRQ_CONTROL, IRQIssueIRQHandler, 1, (word[]){V_SELF}, 3, (word[]){o->irq, slot, 64}), slot);
+        if (o->notification)
+            require(invoke(slot, IRQSetIRQHandler, 1, (word[]){V_OBJECT + o->notification - 1}, 0, 0), slot);
         return 0;
     }
     word address = allocate(OBJECT_UNTYPED, seL4_ASIDPoolBits, 0, V_TEMPORARY, 1);
@@ -45,6 +46,11 @@ static word make_special(const struct object *o, word slot)
     require(invoke(V_ASID_CONTROL, ARMASIDControlMakePool, 2, caps, 2, (word[]){slot, 64}), slot);
     move(V_SELF, V_POOL_MEMORY, 64, V_SELF, V_TEMPORARY);
     return address;
+}
+
+void make_thread(word slot)
+{
+    make(OBJECT_TCB, 0, slot, BW_KIND_TCB, 0);
 }
 
 void make_objects(void)
@@ -97,6 +103,7 @@ void make_victim(word v)
     make(OBJECT_TCB, 0, OWN(v, OWN_TCB), BW_KIND_TCB, v);
     make(OBJECT_TCB, 0, OWN(v, OWN_NURSE), BW_KIND_TCB, v);
     make(OBJECT_ENDPOINT, 0, OWN(v, OWN_FAULTS), BW_KIND_ENDPOINT, v);
+    make(OBJECT_NOTIFICATION, 0, OWN(v, OWN_TURN), BW_KIND_NOTIFICATION, v);
     make(OBJECT_CNODE, NURSE_CNODE_BITS, OWN(v, OWN_NURSE_CNODE), BW_KIND_CNODE, v);
     require(invoke(V_OBJECT + POOL_OBJECT, ARMASIDPoolAssign, 1, &vspace, 0, 0), v);
     map_table(OWN(v, OWN_PUD), ARMPageUpperDirectoryMap, vspace, VICTIM_CODE);
@@ -123,7 +130,7 @@ static void configure(word tcb, word cnode, word victim, word priority, word fau
 }
 
 /* Sets program counter, stack pointer and x0. */
-static void set_registers(word tcb, word resume, word pc, word sp, word x0)
+void set_registers(word tcb, word resume, word pc, word sp, word x0)
 {
     require(invoke(tcb, TCBWriteRegisters, 0, 0, 6, (word[]){resume, 4, pc, sp, 0, x0}), tcb);
 }
@@ -159,18 +166,51 @@ static word holds_reply(const struct population_slot *s)
     return s->source >= V_REPLY && s->source < V_EXCHANGE;
 }
 
+static void bind(word tcb, word notification)
+{
+    word source = V_OBJECT + notification - 1;
+    require(invoke(tcb, TCBBindNotification, 1, &source, 0, 0), tcb);
+}
+
+/*
+ * A capability space without a guard at its root, of two bits: slot 1 leads back to the table with
+ * a guard that leaves too few bits, slot 2 is the endpoint for faults.
+ */
+#define MAZE_BITS 2
+#define MAZE_HANDLER (2ul << (64 - MAZE_BITS))
+static word own_space(const struct helper *h)
+{
+    word root = V_OBJECT + h->space - 1;
+    mint(root, 1, MAZE_BITS, root, 7, (64 - MAZE_BITS - 1) << CNODE_GUARD_SHIFT);
+    copy(root, 2, MAZE_BITS, V_OBJECT + h->handler, 7);
+    return root;
+}
+
+/* What victims pass their turns with: each waits at its own notification and signals those of the others. */
+static void fill_turn_slots(word v)
+{
+    for (word other = 0; other < VICTIMS; other++)
+        copy(OWN(v, OWN_CNODE), FIRST_TURN_SLOT + other, 64, OWN(other, OWN_TURN), other == v ? RIGHTS_READ : RIGHTS_WRITE);
+}
+
 void fill_slots(void)
 {
     for (word v = 0; v < VICTIMS; v++)
-        configure(OWN(v, OWN_TCB), OWN(v, OWN_CNODE), v, VICTIM_PRIORITY, victim_fault_handler[v], VICTIM_STATE);
+        configure(OWN(v, OWN_TCB), OWN(v, OWN_CNODE), v, victim_priority[v], victim_fault_handler[v], VICTIM_STATE);
     for (word i = 0; i < HELPERS; i++) {
         const struct helper *h = &helpers[i];
         make(OBJECT_TCB, 0, V_HELPER + i, BW_KIND_TCB, h->victim);
-        configure(V_HELPER + i, OWN(h->victim, OWN_CNODE), h->victim, SUPERVISOR_PRIORITY, h->fault_handler, 0);
+        word root = OWN(h->victim, OWN_CNODE);
+        if (h->space)
+            root = own_space(h);
+        word handler = h->space ? MAZE_HANDLER : h->fault_handler;
+        configure(V_HELPER + i, root, h->victim, SUPERVISOR_PRIORITY, handler, 0);
+        if (h->notification)
+            bind(V_HELPER + i, h->notification);
     }
     for (word i = 0; i < OBJECTS; i++)
-        if (objects[i].type == OBJECT_TCB)
-            configure(V_OBJECT + i, OWN(0, OWN_CNODE), 0, HELPER_PRIORITY, 0, 0);
+        if (objects[i].type == OBJECT_TCB && !objects[i].size_bits)
+            configure(V_OBJECT + i, OWN(0, OWN_CNODE), 0, HELPER_PRIORITY, THREAD_FAULT_HANDLER, 0);
     for (const struct population_slot *s = slots; s < slots + SLOT_ENTRIES; s++)
         if (!holds_reply(s))
             fill_slot(s);
@@ -184,7 +224,7 @@ static void start_blocked(word tcb, word kind, word x0)
     system_call((word)SysYield, &m);
 }
 
-static void set_priority(word tcb, word priority)
+void set_priority(word tcb, word priority)
 {
     require(invoke(tcb, TCBSetMCPriority, 0, 0, 1, &priority), tcb);
     require(invoke(tcb, TCBSetPriority, 0, 0, 1, &priority), tcb);
@@ -210,13 +250,13 @@ void start_helpers(void)
         const struct helper *h = &helpers[i];
         word root = OWN(h->victim, OWN_CNODE), tcb = V_HELPER + i;
         if (h->replied)
-            copy(root, h->endpoint, 64, V_ENDPOINT, 7);
-        start_blocked(tcb, h->kind, h->endpoint);
+            copy(root, h->x0, 64, V_ENDPOINT, 7);
+        start_blocked(tcb, h->kind, h->x0);
         if (h->replied) {
             struct message m = {.target = V_ENDPOINT};
             system_call((word)SysRecv, &m);
             require(invoke(V_SELF, CNodeSaveCaller, 0, 0, 2, (word[]){V_REPLY + i, 64}), i);
-            erase(root, h->endpoint);
+            erase(root, h->x0);
         }
         set_priority(tcb, HELPER_PRIORITY);
     }
@@ -227,6 +267,8 @@ void start_helpers(void)
 
 void start_victims(void)
 {
-    for (word v = 0; v < VICTIMS; v++)
+    for (word v = 0; v < VICTIMS; v++) {
+        fill_turn_slots(v);
         set_registers(OWN(v, OWN_TCB), 1, victim_image[0], VICTIM_STATE + BW_PAGE, v);
+    }
 }

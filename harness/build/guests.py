@@ -29,7 +29,7 @@ _COMPILE = (
 )  # fmt: skip
 _LINK = ("-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--fatal-warnings", "-Wl,--no-warn-rwx-segments")
 _VICTIM = ("victim_entry.S", "victim.c", "decoder.c")
-_SUPERVISOR = ("start.S", "supervisor.c", "memory.c", "invoke.c", "victims.c")
+_SUPERVISOR = ("start.S", "supervisor.c", "memory.c", "invoke.c", "victims.c", "warden.c")
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,8 @@ arch/arm/armv/armv8-a/64/cache arch/arm/armv/armv8-a/64/user_access arch/arm/ben
 arch/arm/kernel/boot arch/arm/kernel/ipi arch/arm/machine/cache arch/arm/machine/debug arch/arm/machine/errata
 arch/arm/machine/gic_pl390 arch/arm/machine/io arch/arm/object/interrupt arch/arm/object/iospace
 arch/arm/object/tcb arch/arm/object/vcpu assert benchmark/benchmark_track benchmark/benchmark_utilisation
-config/default_domain fastpath/fastpath inlines kernel/boot kernel/cspace kernel/faulthandler kernel/stack
-kernel/thread machine/fpu machine/io machine/registerset model/preemption model/statedata object/cnode
+plat/qemu-virt-secure/domain_schedule fastpath/fastpath inlines kernel/boot kernel/cspace kernel/faulthandler
+kernel/stack kernel/thread machine/fpu machine/io machine/registerset model/preemption model/statedata object/cnode
 object/endpoint object/interrupt object/notification object/objecttype object/tcb object/untyped
 plat/hikey/machine/hardware plat/hikey/machine/io smp/lock string util
 """.split()

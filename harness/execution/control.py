@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,8 @@ _RESTORE, _TRACK, _OMIT_PAGE = (_word(name) for name in ("restore", "track", "om
 _CHANGED, _OVERFLOW = _word("changed"), _word("overflow")
 _CHANGED_WORDS = _word("changed_words")
 _CODE_CHANGED, _INTERRUPTS = _word("code_changed"), _word("interrupts")
+assert protocol.REPORT.fields is not None
+_STORES, _STORED_PAGE = (int(protocol.REPORT.fields[name][1]) // 8 for name in ("stores", "stored_page"))
 MESSAGE_OFFSET, REPORT_OFFSET = _word("message") * 4, _word("report") * 4
 
 
@@ -75,6 +78,12 @@ class Control:
         """u4[n]: numbers of the words of secure RAM that the last program changed; None if they did not fit."""
         count = self.words[_CHANGED_WORDS]
         return self._changed_word[:count] if count <= protocol.CHANGED_WORDS else None
+
+    @property
+    def stored_pages(self) -> Sequence[int]:
+        """Physical addresses of the pages that victims stored to, in order."""
+        stores = self.report_longs[_STORES]
+        return self.report_longs[_STORED_PAGE : _STORED_PAGE + stores] if stores else ()
 
     def interrupts_changed(self) -> bool:
         """Whether the kernel has written to the interrupt controller since this was last asked."""

@@ -25,14 +25,17 @@ from harness.errors import MachineLost
 from harness.execution import audit, hang
 from harness.execution.control import MESSAGE_OFFSET, Control
 from harness.execution.interrupts import interrupt_writes
+from harness.execution.loose_pages import LoosePages
 from harness.execution.observation import Observation, Outcome
 from harness.execution.outcome import KernelSymbols
-from harness.execution.restore_set import Range, restore_set
+from harness.execution.restore_set import Range, population, restore_set
+from harness.kernel_state.elf import Elf
 from harness.machine.boot import BootEvent, Listener, boot
 from harness.machine.gdb import Gdb
 from harness.machine.memory import Bytes, Image, MachineMemory
 from harness.machine.process import cpu_seconds, is_held
 from harness.machine.qemu import Qemu, QemuSettings, Shared
+from harness.programs.interfaces import Interface
 from harness.protocol import CALL_BYTES, MAXIMUM_CALLS, Command, ParkStatus, Restore
 
 if TYPE_CHECKING:
@@ -93,10 +96,14 @@ class Executor:
         self._affinity: set[int] | None = None
         self._console_start = 0
         self._used = MAXIMUM_CALLS
+        self._loose: LoosePages | None = None
 
         counted = np.asarray(self.blocks.address)
         numbers = np.flatnonzero(~self.blocks.between_programs()).astype(np.uint64) if coverage else None
         watched = interrupt_writes(self._kernel.elf)
+        firmware = Elf(artefacts.firmware_elf)
+        if pending := firmware.symbols.get("pending_store"):
+            watched = np.append(watched, np.uint64(pending.address))
         self._shared = Shared.create(artefacts, counted, numbers, watched)
         self.control = Control(self._shared.control)
         self.memory: MachineMemory = self._shared.memory
@@ -139,7 +146,19 @@ class Executor:
         self._machine = Qemu(self.artefacts, self._shared, self._settings, self.core)
         self.boot_events = boot(self._machine, self._listener)
         self._snapshot = self.memory.image()
-        self.ranges = self._given_ranges or restore_set(self.artefacts, self.memory)
+        if self._given_ranges is None:
+            self.ranges = restore_set(self.artefacts, self.memory)
+            found = population(self.artefacts, self.memory)
+            self._loose = LoosePages(
+                Interface.load(self.artefacts),
+                self.ranges,
+                found.large_frames,
+                found.arena,
+                self._snapshot,
+                self.memory,
+            )
+        else:
+            self.ranges = self._given_ranges
         self.control.set_ranges(self.ranges)
         self.control.interrupts_changed()  # boot wrote to the controller: that is in the snapshot
         self._restore = (Restore.LISTED, True)
@@ -197,6 +216,9 @@ class Executor:
             command = FROM_SNAPSHOT if restore else Command(0)
             if restore and control.interrupts_changed():
                 command |= Command.RESTORE_INTERRUPTS
+        loose = self._loose
+        if restore and loose is not None:
+            loose.restore()
         calls = min(len(program) // CALL_BYTES, MAXIMUM_CALLS)
         size = calls * CALL_BYTES
         self._program[:size] = program[:size]
@@ -218,6 +240,8 @@ class Executor:
             return self._hang(sequence, calls, start)
         seconds = time.perf_counter() - start
         self._must_replace = bool(control.code_changed)
+        if loose is not None and loose.find(program[:size], control.stored_pages):
+            self._must_replace = True
         status = control.report_longs[_STATUS]
         outcome = Outcome.DONE if status == _DONE else self._outcome(status)
         return Observation(self, sequence, outcome, calls, seconds)
@@ -295,6 +319,8 @@ class Executor:
     def restore(self) -> None:
         """Bring memory back to the snapshot, as the next run() would, but run nothing; older observations end."""
         self.sequence += 1
+        if self._loose is not None:
+            self._loose.restore()
         self._choose_restore(True, True)
         self.control.wake(stay=True)
         deadline = time.perf_counter() + _HELD_SECONDS

@@ -171,6 +171,7 @@ class Observation:
         report: np.void = self._executor.control.report.copy()[0]
         # The plugin copies used entries only: behind them lie those of older programs.
         report["smc_log"][int(report["smc_count"]) :] = 0
+        report["stored_page"][int(report["stores"]) :] = 0
         return report
 
     def _read_smc_log(self) -> npt.NDArray[np.void]:

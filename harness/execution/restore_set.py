@@ -8,6 +8,7 @@ population lies. That nothing else changes is not assumed: audits compare all me
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +18,6 @@ from harness.build.artefacts import Artefacts
 from harness.errors import ImageError
 from harness.kernel_state.elf import Elf
 from harness.machine.memory import MachineMemory
-from harness.programs.interfaces import Interface
 from harness.protocol import PAGE, PopulationKind
 
 CONSTANT_OBJECTS = frozenset({"armKSGlobalKernelPDs", "armKSGlobalKernelPTs"})
@@ -32,12 +32,11 @@ _MUTABLE = frozenset(
         PopulationKind.NOTIFICATION,
         PopulationKind.PAGE_TABLE,
         PopulationKind.STATE,
-        PopulationKind.ARENA,
+        PopulationKind.SUPERVISOR,
     }
 )
-IPC_BUFFER_LABELS = frozenset({"TCBSetIPCBuffer", "TCBConfigure"})
-"""Invocations that make a frame an IPC buffer. Without them no program changes the non-secure arena: the kernel writes
-to no non-secure memory but IPC buffers, and victims only load."""
+INTERRUPT_NODE_BYTES = 1 << 13
+"""2^IRQ_CNODE_BITS of the kernel's platform: a slot for each of 256 interrupts."""
 Range = tuple[int, int]
 """Physical address and size in bytes."""
 
@@ -47,7 +46,8 @@ def restore_set(artefacts: Artefacts, memory: MachineMemory) -> list[Range]:
 
     Raises ImageError if there are more than the plugin takes, or the root task reports nothing.
     """
-    ranges = [*kernel_data(Elf(artefacts.kernel_elf)), *population(artefacts, memory)]
+    kernel = Elf(artefacts.kernel_elf)
+    ranges = [*kernel_data(kernel), interrupt_node(kernel, memory), *population(artefacts, memory).objects]
     merged = join(ranges, protocol.RESTORE_RANGES)
     for address, size in merged:
         memory.view(address, size)
@@ -75,11 +75,27 @@ def kernel_data(kernel: Elf) -> list[Range]:
     return [(address, size) for address, size in ranges if size > 0]
 
 
-def population(artefacts: Artefacts, memory: MachineMemory) -> list[Range]:
-    """Where the root task's objects and arenas lie that a program can change, by its own report.
+def interrupt_node(kernel: Elf, memory: MachineMemory) -> Range:
+    """The kernel's table of the interrupts' notifications: it takes its memory when it boots, where it likes."""
+    pointer = kernel.symbols["intStateIRQNode"].address
+    place = kernel.physical(pointer)
+    node = int.from_bytes(memory.read(place, 8), "little")
+    return node - (pointer - place), INTERRUPT_NODE_BYTES
 
-    Raises ImageError if it reports an error or nothing.
-    """
+
+@dataclass(frozen=True)
+class Population:
+    """Where the root task's objects lie that programs can change, by its own report."""
+
+    objects: list[Range]
+    """What belongs to the restore set: kernel objects, small frames, the victims' pages, the secure arena."""
+    large_frames: list[Range]
+    arena: list[Range]
+    """The non-secure arena: the kernel writes there only where a program makes one of its frames an IPC buffer."""
+
+
+def population(artefacts: Artefacts, memory: MachineMemory) -> Population:
+    """Read the root task's report; raises ImageError if it reports an error or nothing."""
     data = memory.read(artefacts.config.exchange.base + protocol.POPULATION_OFFSET, protocol.POPULATION.itemsize)
     report = np.frombuffer(data, protocol.POPULATION, 1)[0]
     entries = int(report["entries"])
@@ -89,13 +105,16 @@ def population(artefacts: Artefacts, memory: MachineMemory) -> list[Range]:
             f"detail {int(report['detail']):#x}, {entries} entries"
         )
     secure = artefacts.config.secure_ram
-    buffers = not IPC_BUFFER_LABELS.isdisjoint(call.label_name for call in Interface.load(artefacts).calls)
-    ranges = []
+    found = Population([], [], [])
     for entry in report["entry"][:entries]:
         kind, address, size = int(entry["kind"]), int(entry["address"]), int(entry["size"])
-        if kind in _MUTABLE and (buffers or kind != PopulationKind.ARENA or secure.covers(address, size)):
-            ranges.append((address, size))
-    return ranges
+        if kind == PopulationKind.FRAME:
+            (found.objects if size == PAGE else found.large_frames).append((address, size))
+        elif kind == PopulationKind.ARENA:
+            (found.objects if secure.covers(address, size) else found.arena).append((address, size))
+        elif kind in _MUTABLE:
+            found.objects.append((address, size))
+    return found
 
 
 def join(ranges: Iterable[Range], limit: int) -> list[Range]:

@@ -4,7 +4,7 @@
 Every invocation label and its parameters come from libsel4's XML, system calls from
 `syscall.xml`. What is written here by hand is only what those files cannot say: how wide a
 type is in a message, which *kind* of value a parameter wants (a slot, an address, a
-priority, ...), and which calls are enabled.
+priority, ...), which calls are left out, and the harness' own calls.
 
 The layout of a message is that of libsel4's generated stubs: capabilities become extra
 capabilities in the order of the parameters, and every other parameter is placed in the
@@ -35,35 +35,16 @@ XML_FILES = (
 """In the order in which their labels are numbered."""
 SYSCALL_XML = "libsel4/include/api/syscall.xml"
 
-ENABLED = (
-    "CNode_Copy",
-    "CNode_Mint",
-    "CNode_Move",
-    "CNode_Delete",
-    "CNode_Revoke",
-    "Untyped_Retype",
-    "ARM_Page_Map",
-    "ARM_Page_Remap",
-    "ARM_Page_Unmap",
-    "ARM_PageTable_Map",
-    "ARM_PageTable_Unmap",
-    "ARM_SMC_Call",
-    "Send",
-    "NBSend",
-    "Recv",
-    "NBRecv",
-    "Yield",
-    "Load",
-)
-"""The call table: names of `all_calls()`, in the order of their record selectors."""
-
 LEFT_OUT = {
     "DebugHalt": "halts by design",
     "DebugNameThread": "halts by design on a capability that is no thread",
     "DebugRun": "runs user code in the kernel by design",
     "DebugSnapshot": "prints the whole capability state",
 }
-"""System calls that no call table may hold, with the reason."""
+"""System calls that no call table may hold, with the reason. All others are in it, and every invocation label."""
+
+CAPABILITIES = 3
+"""Extra capabilities that a message can carry (seL4_MsgMaxExtraCaps)."""
 
 # Bits that a type takes in a message. Capability types are not listed: they are extra capabilities.
 _TYPE_BITS = {
@@ -82,6 +63,8 @@ _TYPE_BITS = {
 }
 # Capability types that are the name of no interface in the XML files.
 _CAPABILITY_TYPES = {"seL4_CPtr", "seL4_ARM_IOSpace", "seL4_ARM_VCPU", "seL4_DomainSet"}
+_MESSAGE_WORDS = 24
+"""Words of a message that a Send says; longer than the longest answer to a fault."""
 _SPREAD_MEMBERS = 8
 """A structure of at most so many words becomes one parameter a member; a larger one is filled from one selector."""
 
@@ -106,16 +89,19 @@ _KIND_BY_NAME = {
     "ioaddr": "vaddr",
     "buffer": "vaddr",
     "start": "vaddr",
-    "end": "vaddr",
-    "start_offset": "offset",
-    "end_offset": "offset",
+    "end": "vaddr_end",
+    "start_offset": "clean_start",
+    "end_offset": "clean_end",
     "fault_ep": "slot",
     "priority": "priority",
     "mcp": "priority",
     "irq": "irq",
     "domain": "domain",
     "affinity": "small",
-    "count": "small",
+    "count": "register_count",
+    "cspace_root_data": "cnode_data",
+    "vspace_root_data": "flag",
+    "arch_flags": "small",
     "bp_num": "small",
     "num_instructions": "small",
     "size": "small",
@@ -159,6 +145,16 @@ class Action(StrEnum):
     """A system call without arguments."""
     LOAD = "load"
     """The victim reads eight bytes at the target address."""
+    STORE = "store"
+    """The victim writes its second word, eight bytes, to the target address plus its first word."""
+    JUMP = "jump"
+    """The victim calls the target address."""
+    UNDEFINED = "undefined"
+    """The victim executes an undefined instruction."""
+    UNKNOWN = "unknown"
+    """A system call whose number, the first word, the kernel does not know."""
+    INTERRUPT = "interrupt"
+    """EL3 makes an interrupt pending: line, how often (the timer), 1: at the victim's next system call."""
 
 
 class Place(StrEnum):
@@ -366,8 +362,10 @@ def system_calls(numbers: Mapping[str, int]) -> list[CallType]:
         Parameter("label", "seL4_Word", "label", Place.INFO, 0, 12, 20),
         Parameter("length", "seL4_Word", "length", Place.INFO, 0, 0, 7),
         Parameter("caps", "seL4_Word", "cap_count", Place.INFO, 0, 7, 2),
-        Parameter("cap", "seL4_CPtr", "slot", Place.CAP, 0),
-        *(Parameter(f"mr{i}", "seL4_Word", "word", Place.WORD, i) for i in range(4)),
+        *(Parameter(f"cap{i or ''}", "seL4_CPtr", "slot", Place.CAP, i) for i in range(CAPABILITIES)),
+        *(Parameter(f"mr{i}", "seL4_Word", "word", Place.WORD, i) for i in range(3)),
+        # The rest of a long message: further words are what older messages left in the IPC buffer.
+        Parameter("mr3", "seL4_Word", "word", Place.WORD, 3, words=_MESSAGE_WORDS - 3),
     )
     receive = (
         Parameter("root", "seL4_CPtr", "slot", Place.WORD, 0),
@@ -375,24 +373,42 @@ def system_calls(numbers: Mapping[str, int]) -> list[CallType]:
         Parameter("depth", "seL4_Word", "depth", Place.WORD, 2),
     )
 
-    def call(name: str, action: Action, target: str, parameters: tuple[Parameter, ...], words: int) -> CallType:
+    def call(name: str, action: Action, target: str, parameters: tuple[Parameter, ...] = ()) -> CallType:
+        words = max((p.index + p.words for p in parameters if p.place is Place.WORD), default=0)
         return CallType(name, action, numbers.get(name, 0), 0, "", "", target, parameters, words, 0)
 
+    def words(*named: tuple[str, str]) -> tuple[Parameter, ...]:
+        return tuple(Parameter(name, "seL4_Word", kind, Place.WORD, i) for i, (name, kind) in enumerate(named))
+
+    debug = [call("DebugPutChar", Action.PLAIN, "small"), call("DebugCapIdentify", Action.PLAIN, "slot")]
     return [
-        call("Send", Action.SEND, "slot", message, 8),
-        call("NBSend", Action.SEND, "slot", message, 8),
-        call("Reply", Action.SEND, "", message, 8),
-        call("Call", Action.TRANSFER, "slot", message, 8),
-        call("ReplyRecv", Action.TRANSFER, "slot", message, 8),
-        call("Recv", Action.RECEIVE, "slot", receive, 3),
-        call("NBRecv", Action.RECEIVE, "slot", receive, 3),
-        call("Yield", Action.PLAIN, "", (), 0),
-        call("Load", Action.LOAD, "vaddr", (), 0),
+        call("Send", Action.SEND, "slot", message),
+        call("NBSend", Action.SEND, "slot", message),
+        call("Reply", Action.SEND, "", message),
+        call("Call", Action.TRANSFER, "slot", message),
+        call("ReplyRecv", Action.TRANSFER, "slot", message),
+        call("Recv", Action.RECEIVE, "slot", receive),
+        call("NBRecv", Action.RECEIVE, "slot", receive),
+        call("Yield", Action.PLAIN, ""),
+        *(each for each in debug if each.name in numbers),
+        call("Load", Action.LOAD, "vaddr"),
+        call("Store", Action.STORE, "vaddr", words(("offset", "offset"), ("value", "word"))),
+        call("Jump", Action.JUMP, "vaddr"),
+        call("UndefinedInstruction", Action.UNDEFINED, ""),
+        call("UnknownSystemCall", Action.UNKNOWN, "", words(("number", "unknown_syscall"), ("mr0", "word"))),
+        call("Interrupt", Action.INTERRUPT, "", words(("line", "line"), ("count", "ticks"), ("next_call", "flag"))),
     ]
 
 
-def select_calls(calls: Mapping[str, CallType], names: Sequence[str] = ENABLED) -> tuple[CallType, ...]:
-    """The call table for a list of names; raises BuildFailure for one that the kernel does not have."""
+HARNESS_ACTIONS = frozenset(
+    {Action.LOAD, Action.STORE, Action.JUMP, Action.UNDEFINED, Action.UNKNOWN, Action.INTERRUPT}
+)
+"""What victims do beside the kernel's system calls."""
+
+
+def select_calls(calls: Mapping[str, CallType], names: Sequence[str] = ()) -> tuple[CallType, ...]:
+    """The call table for a list of names, by default all; raises BuildFailure for one that the kernel does not have."""
+    names = names or [name for name in calls if name not in LEFT_OUT]
     for name in names:
         if name in LEFT_OUT:
             raise BuildFailure(f"the call table lists {name}, which is left out because it {LEFT_OUT[name]}")

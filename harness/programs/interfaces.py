@@ -45,7 +45,7 @@ class Interface:
         *,
         population: Population | None = None,
         smc: Mapping[str, int] | None = None,
-        names: tuple[str, ...] = descriptions.ENABLED,
+        names: tuple[str, ...] = (),
     ) -> Interface:
         """Generate from a kernel source tree; `macros` are its configuration macros with their values.
 

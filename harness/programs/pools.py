@@ -15,6 +15,8 @@ RAW_SELECTOR = 0xFF
 _GUARD_SHIFT = 2
 """Where cnode_capdata has the size of the guard."""
 
+TIMER_LINE = 29
+"""The kernel's timer, CNTPS: private interrupt 13 of every Arm machine."""
 MAXIMUM_WORD = (1 << 64) - 1
 
 
@@ -64,6 +66,7 @@ def make_pools(population: Population, smc_functions: Mapping[str, int], labels:
     attributes = {"cached": 3, "device": 0, "cached-execute-never": 7, "device-execute-never": 4}
     smc_badges = {f"smc:{name}": value for name, value in smc_functions.items()}
     badges = (0, 1, 2, 0x51, 0xFF, guard_data(bits), guard_data(4), MAXIMUM_WORD)
+    mapped = population.mapped_addresses()
     code, stack = population.addresses.code, population.addresses.state + 0xFF0
     pools = [
         Pool("depth", (64, bits, 0, 1, bits - 1, bits + 1, 64 - bits, 63, 65, 128, 255)),
@@ -74,14 +77,23 @@ def make_pools(population: Population, smc_functions: Mapping[str, int], labels:
         Pool("size_bits", (12, 4, 5, 1, 2, 3, 6, 7, 8, 9, 10, 11, 13, 14, 16, 18, 21, 30, 0, 47, 48, 63, 64)),
         _named("rights", rights, (MAXIMUM_WORD,)),
         _named("attributes", attributes, (1, 2, MAXIMUM_WORD)),
-        Pool("vaddr", tuple(population.mapped_addresses())),
+        Pool("vaddr", tuple(mapped)),
+        # Cleaning a 1 GiB frame takes the kernel half a second: no program asks for that.
+        Pool("clean_start", (0, 8, 0x40, 0x800, 0x1000, MAXIMUM_WORD), closed=True),
+        Pool("clean_end", (0x1000, 0x40, 0x48, 0x800, 0, 0x1001, 0x2000, MAXIMUM_WORD), closed=True),
         Pool("offset", (0, 8, 0x40, 0x800, 0x1000, 0x1FF000, 0x200000, 0x40000000, MAXIMUM_WORD)),
+        Pool("vaddr_end", tuple(dict.fromkeys([*(a + 0x40 for a in mapped), *(a + 0x1000 for a in mapped), 0]))),
         _named("badge", smc_badges, badges),
+        Pool("cnode_data", (0, guard_data(bits), guard_data(4), 1, guard_data(bits) | 1 << 20, MAXIMUM_WORD)),
         Pool("priorities", (0x3232, 0x6464, 0, 0x64, 0x6400, 0xFFFF, 0x1FFFF)),
         Pool("priority", (50, 100, 0, 1, 99, 101, 254, 255, 256)),
-        Pool("irq", (90, 91, 29, 30, 27, 0, 255, 256, 0xFFFFFFFF)),
-        Pool("domain", (0, 1, 15, 16, 255)),
+        Pool("irq", (92, 93, 90, 91, TIMER_LINE, 30, 27, 0, 255, 256, 0xFFFFFFFF)),
+        Pool("line", (90, 91, TIMER_LINE, 92, 27, 0, 255), closed=True),
+        Pool("ticks", (1, 2, 3, 5, 8, 12), closed=True),
+        Pool("unknown_syscall", (0, 1, 0x40, 1 << 32, 1 << 63, MAXIMUM_WORD - 0xFFF), closed=True),
+        Pool("domain", (1, 0, 2, 15, 16, 255)),
         Pool("flag", (0, 1)),
+        Pool("register_count", (36, 1, 2, 3, 4, 9, 0, 35, 37, 255, MAXIMUM_WORD)),
         Pool("small", (1, 0, 2, 3, 8, 16, 34, 35, 255, 0xFFFF)),
         Pool("word", (0, 1, 2, 3, 0x10, 0x40, 0x1000, 0x80000000, 0xFFFFFFFF, 1 << 63, MAXIMUM_WORD)),
         Pool("registers", (0, 1, code, stack, 0x10000000, 0x60000340, MAXIMUM_WORD)),

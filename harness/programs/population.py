@@ -67,11 +67,12 @@ class Victim(_Strict):
     """One interpreter thread.
 
     `world` is where its code, data, stack and IPC buffer lie; `fault_handler` names the slot of its
-    own with the endpoint that gets its faults.
+    own with the endpoint that gets its faults. It may give itself and others its own priority at most.
     """
 
     name: str
     world: Literal["secure", "non-secure"]
+    priority: Annotated[int, Field(ge=2, le=253)] = 100
     fault_handler: str | None = None
 
 
@@ -93,6 +94,10 @@ class Object(_Strict):
     world: Literal["secure", "non-secure"] = "secure"
     device: str | None = None
     irq: int | None = None
+    notification: str | None = None
+    """What an interrupt handler signals."""
+    unconfigured: bool = False
+    """A thread without spaces, fault handler and priority."""
 
 
 class Helper(_Strict):
@@ -100,10 +105,19 @@ class Helper(_Strict):
 
     name: str
     victim: str
-    blocked: Literal["send", "call", "receive", "reply"]
+    blocked: Literal["send", "call", "receive", "reply", "cap-fault", "vm-fault", "unknown-syscall", "user-exception"]
     at: str | None = None
+    """The endpoint or notification. A thread that is blocked on a fault is blocked at its fault handler."""
+    through: str | None = None
+    """The victim's slot that it uses, if not the first one that names `at` with all rights."""
     fault_handler: str | None = None
     """A slot of the victim's."""
+    address: int = 0
+    """What a faulting thread accesses: a capability pointer or a virtual address."""
+    space: str | None = None
+    """A slot of the victim's with the capability table that is the root of the thread's space, if not the victim's."""
+    notification: str | None = None
+    """What it is bound to."""
 
 
 class Slot(_Strict):
@@ -141,11 +155,18 @@ class _File(_Strict):
             if item.type not in SLOT_TYPES:
                 raise ValueError(f"objects: '{item.name}' has type '{item.type}'; there are {', '.join(SLOT_TYPES)}")
         for helper in self.helpers:
-            if helper.victim not in victims or (helper.blocked != "reply" and helper.at not in known):
+            needs = helper.blocked in ("send", "call", "receive")
+            if helper.victim not in victims or (needs and helper.at not in known):
                 raise ValueError(f"helpers: '{helper.name}' names a victim or an object that is not there")
+        for name, bound in [(o.name, o.notification) for o in self.objects] + [
+            (h.name, h.notification) for h in self.helpers
+        ]:
+            if bound is not None and bound not in known:
+                raise ValueError(f"'{name}' has notification '{bound}', which is not there")
         for victim, slots in self.slots.items():
-            if len(slots) >= 1 << self.cnode_bits:
-                raise ValueError(f"slots: '{victim}' has more than {(1 << self.cnode_bits) - 1}")
+            # Slot 0 stays empty, and the last ones hold what victims pass turns with.
+            if len(slots) >= (1 << self.cnode_bits) - 2 * len(victims):
+                raise ValueError(f"slots: '{victim}' has too many for a table of {1 << self.cnode_bits}")
             for slot in slots:
                 if slot.of not in known:
                     raise ValueError(f"slots: '{slot.name}' of '{victim}' is of '{slot.of}', which is not there")
@@ -214,6 +235,13 @@ class Population:
         """Number of slots, free ones included."""
         return 1 << self.cnode_bits
 
+    @property
+    def first_turn_slot(self) -> int:
+        """Slot of the notification by which victim 0 gets its turn; those of the others follow. Programs do not
+        choose them by type.
+        """
+        return self.slots_per_victim - len(self.victims)
+
     def object(self, name: str) -> Object | None:
         """The object of that name, if there is one."""
         return next((o for o in self.objects if o.name == name), None)
@@ -259,7 +287,7 @@ class Population:
         tables = []
         for victim in range(len(self.victims)):
             occupied = self._slots[victim]
-            free = range(len(occupied) + 1, self.slots_per_victim)
+            free = range(len(occupied) + 1, self.first_turn_slot)
             tables.append(
                 tuple(
                     tuple(free) if type_ == "free" else tuple(s.number for s in occupied if s.type == type_)
@@ -335,6 +363,8 @@ def object_bits(item: Object, config: MachineConfig) -> int:
         return config.arena_bits
     if item.size_bits is not None:
         return item.size_bits
+    if item.type == "tcb":
+        return int(item.unconfigured)
     if item.type == "untyped" and item.device is not None:
         return config.region(item.device).size.bit_length() - 1
     return 0

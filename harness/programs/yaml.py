@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ProgramError
-from harness.programs.interfaces import CallType, Interface
+from harness.programs.interfaces import Action, CallType, Interface
 from harness.programs.population import SLOT_TYPES
 from harness.programs.program import RAW, Argument, Call, Mode, Program, choice, of_type, result, slot
 from harness.yaml_source import parse_yaml
@@ -43,6 +43,7 @@ _OWN_ROOTS = {
     "pgd": "vspace",
     "pud": "vspace",
     "vspace_root": "vspace",
+    "vroot": "vspace",
 }
 """Slot parameters that may be left out, and the slot that they then name."""
 
@@ -108,12 +109,12 @@ def _slot(value: object, field: str, victim: int, place: _Place, interface: Inte
     raise place.fail(field, f"'{text}' is no slot of victim '{population.victims[victim].name}'{_nearest(text, names)}")
 
 
-def _choice(value: object, field: str, kind: str, place: _Place, interface: Interface) -> Argument:
+def _choice(value: object, field: str, kind: str, words: int, place: _Place, interface: Interface) -> Argument:
     pool = interface.pools[kind]
     names = dict(pool.names)
     text = str(value)
-    if kind == "registers" and (match := re.fullmatch(r"(0x[0-9a-f]+|\d+) step (\d+)", text)):
-        base = _choice(match[1], field, kind, place, interface)
+    if words > 1 and (match := re.fullmatch(r"(0x[0-9a-f]+|\d+) step (\d+)", text)):
+        base = _choice(match[1], field, kind, 1, place, interface)
         return choice(base.value, int(match[2])) if base.mode is Mode.CHOICE else base
     if text in names:
         return choice(pool.values.index(names[text]))
@@ -128,10 +129,12 @@ def _choice(value: object, field: str, kind: str, place: _Place, interface: Inte
     return place.take_raw(field, number)
 
 
-def _argument(value: object, field: str, kind: str, victim: int, place: _Place, interface: Interface) -> Argument:
+def _argument(
+    value: object, field: str, kind: str, words: int, victim: int, place: _Place, interface: Interface
+) -> Argument:
     if kind == "slot":
         return _slot(value, field, victim, place, interface)
-    return _choice(value, field, kind, place, interface)
+    return _choice(value, field, kind, words, place, interface)
 
 
 def _call(item: dict[str, Any], place: _Place, interface: Interface) -> Call:
@@ -150,7 +153,7 @@ def _call(item: dict[str, Any], place: _Place, interface: Interface) -> Call:
     victim = victims.index(wanted)
     if ("target" in item) != bool(type_.target):
         raise place.fail("target", "is missing" if type_.target else "this call has none")
-    target = _argument(item["target"], "target", type_.target, victim, place, interface) if type_.target else None
+    target = _argument(item["target"], "target", type_.target, 1, victim, place, interface) if type_.target else None
     given = item.get("with") or {}
     parameters = [parameter.name for parameter in type_.parameters]
     if not isinstance(given, dict):
@@ -167,11 +170,11 @@ def _call(item: dict[str, Any], place: _Place, interface: Interface) -> Call:
             continue
         elif parameter.name in _OWN_ROOTS:
             value = _OWN_ROOTS[parameter.name]
-        elif type_.name in ("Send", "NBSend", "Recv", "NBRecv", "Call", "Reply", "ReplyRecv"):
+        elif type_.action in (Action.SEND, Action.TRANSFER, Action.RECEIVE):
             value = 0
         else:
             raise place.fail(parameter.name, "is missing")
-        arguments.append(_argument(value, parameter.name, parameter.kind, victim, place, interface))
+        arguments.append(_argument(value, parameter.name, parameter.kind, parameter.words, victim, place, interface))
     return Call(type_.name, victim, target, tuple(arguments), place.raw or 0)
 
 

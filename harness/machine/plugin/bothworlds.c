@@ -148,7 +148,7 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *block)
         }
         if (firmware || kernel)
             cover_instruction(instruction, address);
-        if (kernel)
+        if (firmware || kernel)
             watch_instruction(instruction, address);
         if (ever_parked && !firmware)
             mark_code(host);

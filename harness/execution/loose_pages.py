@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Pages that few programs change, and those only by what they say: they are not in the restore set.
+
+Victims store, and the kernel writes messages, to frames. A large frame is too large to be compared
+each time, and so is, for what it is worth, the non-secure arena. But EL3 lists the pages of all
+stores, and an IPC buffer lies in its frame where the buffer's address says. So which of these pages
+a program can have changed follows from the program and the report; only they are compared, by the
+host, and most programs have none. Audits test that nothing else changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from harness import protocol
+from harness.execution.restore_set import Range
+from harness.machine.memory import Image, MachineMemory
+from harness.programs.descriptions import Action, Place
+from harness.programs.encodings import Decoder, records
+from harness.programs.interfaces import Interface
+from harness.protocol import CALL_BYTES, PAGE
+
+_BUFFER_WORD: Mapping[str, int] = {"TCBSetIPCBuffer": 0, "TCBConfigure": 4}
+"""Invocations that make a frame an IPC buffer, and the message word with its address."""
+_RETYPE = "UntypedRetype"
+_LABEL_SHIFT = 12
+
+
+class LoosePages:
+    """Compares and restores pages of `frames` and `arena`, ranges outside of the restore set `ranges`."""
+
+    def __init__(
+        self,
+        interface: Interface,
+        ranges: Sequence[Range],
+        frames: Sequence[Range],
+        arena: Sequence[Range],
+        snapshot: Image,
+        memory: MachineMemory,
+    ) -> None:
+        self._ranges, self._frames, self._arena = ranges, frames, arena
+        self._snapshot, self._memory = snapshot, memory
+        self._decoder = Decoder(interface)
+        labels = {call.label_name: call.label for call in interface.calls if call.label}
+        self._buffer_word = {labels[name]: word for name, word in _BUFFER_WORD.items() if name in labels}
+        self._retype = labels.get(_RETYPE, 0)
+        # A message can carry a label, too.
+        told = {n for n, c in enumerate(interface.calls) if any(p.place is Place.INFO for p in c.parameters)}
+        settling = {n for n, c in enumerate(interface.calls) if c.label in self._buffer_word} | told
+        calls = len(interface.calls)
+        self._harmless = bytes(value for value in range(256) if value % calls not in settling)
+        jumps = {n for n, c in enumerate(interface.calls) if c.action is Action.JUMP}
+        self._no_jumps = bytes(value for value in range(256) if value % calls not in jumps)
+        self._saved: dict[int, bytes] = {}
+        self._arena_saved = [snapshot.view(address, size).tobytes() for address, size in arena]
+        self._changed: list[int] = []
+
+    def find(self, program: bytes, stored: Sequence[int]) -> bool:
+        """Find what a program that has just run changed; `stored` are the pages that victims stored to.
+
+        Tells whether code may have run there: then the machine has to be replaced.
+        """
+        pages = {page for page in stored if not self._covered(page)}
+        if program[::CALL_BYTES].translate(None, self._harmless):
+            self._add_buffers(program, pages)
+        self._changed = [page for page in pages if self._memory.view(page, PAGE).tobytes() != self._before(page)]
+        return bool(self._changed) and bool(program[::CALL_BYTES].translate(None, self._no_jumps))
+
+    def restore(self) -> None:
+        """Bring what the last program changed back to the snapshot."""
+        for page in self._changed:
+            self._memory.view(page, PAGE)[:] = np.frombuffer(self._before(page), np.uint8)
+        self._changed = []
+
+    def _covered(self, page: int) -> bool:
+        return any(address <= page < address + size for address, size in self._ranges)
+
+    def _before(self, page: int) -> bytes:
+        saved = self._saved.get(page)
+        if saved is None:
+            if len(self._saved) > protocol.CHANGED_PAGES:
+                self._saved.clear()
+            saved = self._saved[page] = self._snapshot.view(page, PAGE).tobytes()
+        return saved
+
+    def _add_buffers(self, program: bytes, pages: set[int]) -> None:
+        rows = records(program)
+        buffers: list[int] = []
+        retyped = False
+        for index in range(len(rows)):
+            call = self._decoder.decode_call(rows, index)
+            label = call.info >> _LABEL_SHIFT
+            retyped |= label == self._retype
+            word = self._buffer_word.get(label)
+            if word is not None:
+                buffers.append(call.words[word])
+        if not buffers:
+            return
+        for address, size in self._frames:
+            pages.update(address + (buffer & (size - 1) & -PAGE) for buffer in buffers)
+        if retyped:
+            for (address, size), saved in zip(self._arena, self._arena_saved, strict=True):
+                now = self._memory.view(address, size)
+                if now.tobytes() != saved:
+                    pages.update(range(address, address + size, PAGE))
