@@ -32,7 +32,10 @@ def main() -> int:
     told = time.monotonic()
     with contextlib.suppress(KeyboardInterrupt):
         for number in range(chosen.first, chosen.first + chosen.cases):
+            failures = len(summary.failures)
             cases.one(number, chosen.seed, summary)
+            if len(summary.failures) > failures:
+                print(summary.failures[-1], file=sys.stderr, flush=True)
             if time.monotonic() - told > 30:
                 told = time.monotonic()
                 print(f"{summary.cases} cases, {len(summary.failures)} failures", file=sys.stderr, flush=True)
