@@ -102,6 +102,8 @@ class Worker:
         self.settings = settings
         self.pipe = pipe
         self.inputs = Inputs(log)
+        self.broken = False
+        """Whether a program has shown something since the last audit."""
         self.last = b""
         """The program that ran last."""
         self.inspected: set[bytes] = set()
@@ -270,11 +272,18 @@ class Worker:
         self.usual_checks = 0
 
     def audit(self, data: bytes) -> bool:
-        """Whether the restored machine equals the snapshot; if not, that is a finding and the machine is replaced."""
+        """Whether the restored machine equals the snapshot; if not, that is a finding and the machine is replaced.
+
+        A kernel that was seen to be broken may have written anywhere: then the machine is only replaced.
+        """
         self.totals.audits += 1
+        broken, self.broken = self.broken, False
         differences = self.executor.audit()
         if not differences:
             return True
+        if broken:
+            self.replace()
+            return False
         evidence = {"differences": [str(difference) for difference in differences[:32]], "count": len(differences)}
         symptom = Symptom(HARNESS_DEFECT, "", "restore", f"{len(differences)} differences after a restore", evidence)
         reduced = Reduced(
@@ -292,6 +301,7 @@ class Worker:
     def handle(self, data: bytes, symptoms: list[Symptom]) -> None:
         """File what is new among these symptoms and count what is known."""
         coverage = self.executor.coverage.copy()
+        self.broken = True
         filed: list[Reduced] = []
         for symptom in symptoms:
             known = self.known.setdefault(symptom.key, Known())
