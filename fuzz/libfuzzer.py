@@ -90,6 +90,7 @@ def arguments(*, seed: int, maximum_bytes: int, artefact_prefix: str) -> list[st
         "entropic": 0,  # many counters are hot in every execution, which starves the entropic schedule
         "reload": 0,
         "timeout": NEVER,  # the executor bounds a hang, and filing a finding may take a while
+        "report_slow_units": NEVER,  # it would write them beside the log, and take a clock that jumps for a slow one
         "rss_limit_mb": 0,  # the guest's RAM is mapped here
         "malloc_limit_mb": 0,
         "detect_leaks": 0,

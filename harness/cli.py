@@ -17,12 +17,17 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import typer
+_on_interrupt = signal.getsignal(signal.SIGINT)
+if __name__ == "__main__" or Path(sys.argv[0]).name == "bothworlds":
+    # What follows takes a moment. Ctrl-C ends the process meanwhile as it ends any other, without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN if _on_interrupt is signal.SIG_IGN else signal.SIG_DFL)
 
-from harness import plugins
-from harness.commands import boot, build, check, coverage, doctor, findings, run
-from harness.commands.output import errors, fail, warn
-from harness.errors import BothworldsError, InputError
+import typer  # noqa: E402
+
+from harness import plugins  # noqa: E402
+from harness.commands import boot, build, check, coverage, doctor, findings, run  # noqa: E402
+from harness.commands.output import errors, fail, warn  # noqa: E402
+from harness.errors import BothworldsError, InputError  # noqa: E402
 
 ENTRY_POINTS = "bothworlds.commands"
 """Other packages add commands here: each entry is a typer application."""
@@ -114,8 +119,10 @@ def _save_traceback() -> Path:
 
 def main() -> NoReturn:
     """Entry point of the `bothworlds` program."""
+    signal.signal(signal.SIGINT, _on_interrupt)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end_on_signal)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` arranges it
+            signal.signal(number, _end_on_signal)
     sys.exit(execute())
 
 

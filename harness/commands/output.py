@@ -17,9 +17,16 @@ from rich.text import Text
 
 NAME = "bothworlds"
 
-console = Console(highlight=False)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read our output has left: rich would end the process with exit code 1, which means findings here."""
+        raise BrokenPipeError
+
+
+console = _Console(highlight=False)
 """Results, on standard output."""
-errors = Console(stderr=True, highlight=False)
+errors = _Console(stderr=True, highlight=False)
 """Progress, warnings and errors, on standard error."""
 
 

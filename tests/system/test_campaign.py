@@ -7,8 +7,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,60 +23,7 @@ from harness.errors import InputError, OutputError
 from harness.execution.executor import Executor
 from harness.findings.bundle import read_bundle
 from harness.programs.interfaces import Interface
-
-PROJECT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "harness.cli", "fuzz"]
-
-
-def descendants(pid: int) -> set[int]:
-    """All processes below a process."""
-    found: set[int] = set()
-    pending = [pid]
-    while pending:
-        parent = pending.pop()
-        try:
-            for task in os.listdir(f"/proc/{parent}/task"):
-                for child in Path(f"/proc/{parent}/task/{task}/children").read_text().split():
-                    found.add(int(child))
-                    pending.append(int(child))
-        except OSError:
-            continue
-    return found
-
-
-def qemus_below(pid: int) -> set[int]:
-    """QEMU processes below a process."""
-    found = set()
-    for child in descendants(pid):
-        try:
-            if "qemu-system" in os.readlink(f"/proc/{child}/exe"):
-                found.add(child)
-        except OSError:
-            continue
-    return found
-
-
-def alive(pids: set[int]) -> set[int]:
-    """Those that still run."""
-    running = set()
-    for pid in pids:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if state not in "ZX":
-            running.add(pid)
-    return running
-
-
-def gone_within(pids: set[int], seconds: float) -> bool:
-    """Whether all of them end in time."""
-    deadline = time.monotonic() + seconds
-    while alive(pids):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+from tests.system.hosts import PROJECT, alive, descendants, gone_within, qemus_below, start
 
 
 def test_a_campaign_counts_what_it_does(artefacts: Artefacts, tmp_path: Path) -> None:
@@ -148,11 +93,6 @@ def test_a_lost_worker_and_a_lost_machine_are_replaced(artefacts: Artefacts, tmp
     assert campaign.totals.executions >= 4000
     assert any("machine lost" in trouble for trouble in campaign.troubles)
     assert any("worker 0 was lost" in trouble for trouble in campaign.troubles)
-
-
-def start(*options: str) -> subprocess.Popen[str]:
-    command = [*COMMAND, *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=PROJECT)
 
 
 def wait_for_machines(pid: int) -> set[int]:

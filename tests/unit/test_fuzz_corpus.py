@@ -92,9 +92,10 @@ def renamed(interface: Interface, drop: int = 0) -> Interface:
 
 
 YAML = "calls:\n- {call: ARM_Page_Unmap, target: page-n-mapped}\n- {call: Yield}\n"
-FIRST = (
-    "calls:\n- call: CNode_Copy\n  target: cnode\n  with: {dest_index: 'free:0', src_index: page-n-mapped, rights: read}\n"
-)
+FIRST = """
+calls:
+- {call: CNode_Copy, target: cnode, with: {dest_index: 'free:0', src_index: page-n-mapped, rights: read}}
+"""
 
 
 def test_a_corpus_of_another_call_table_is_encoded_again(tmp_path: Path, interface: Interface) -> None:
