@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fuzz.campaign import Campaign, CampaignSettings, run_campaign
 from fuzz.nightly.record import BuildRecord, CampaignRecord, FindingRecord, Night, Ran
-from fuzz.nightly.retry import first_line
 from fuzz.nightly.store import CAMPAIGNS, Store
+from fuzz.nightly.words import first_line
 from fuzz.progress import Progress
 from harness.build.artefacts import Artefacts
 from harness.errors import BothworldsError, EnvironmentFailure, OutputError
@@ -93,8 +93,7 @@ class Runner:
             record.state = Ran.INTERRUPTED
             raise
         except BothworldsError as problem:
-            record.state, record.message = Ran.FAILED, first_line(problem)
-            self._night.troubles.append(f"{record.target} on {record.build}: {problem}")
+            record.state, record.message = Ran.FAILED, str(problem)
         finally:
             record.seconds = round(record.seconds + time.monotonic() - started, 1)
             self._collect(record)

@@ -12,8 +12,9 @@ from fuzz.nightly import planted
 from fuzz.nightly.budget import Time
 from fuzz.nightly.plan import Plan
 from fuzz.nightly.record import BuildRecord, Caught, Night, PlantedRecord, Retried, RetryRecord
-from fuzz.nightly.retry import Bench, bench, first_line, retry
+from fuzz.nightly.retry import Bench, bench, retry
 from fuzz.nightly.store import Store
+from fuzz.nightly.words import first_line
 from harness.build.artefacts import Artefacts
 from harness.build.planted import PlantedBug
 from harness.commands.output import say
@@ -22,6 +23,8 @@ from harness.errors import BothworldsError, EnvironmentFailure, InputError, Outp
 from harness.findings.bundle import FINDING_FILE, PROGRAM_YAML, Bundle, read_bundle
 from harness.findings.reproduce import build_of
 
+LEAST_PROGRAMS = 3
+"""Planted programs that are run even when the time for checks is over."""
 Origin = Literal["kept", "known"]
 
 
@@ -142,13 +145,19 @@ class Checks:
         for bug in bugs:
             if bug.name in done:
                 continue
-            in_time = self._time.within(self._plan.checks_share)
+            # A few are run in any case: without one nobody knows whether the harness sees.
+            in_time = self._time.within(self._plan.checks_share) or (how == "program" and self._tried < LEAST_PROGRAMS)
             record = run(bug) if in_time else planted.postponed(bug, how)
             self._night.planted.append(record)
             self._save()
             loud = record.state is Caught.MISSED and how == "program"
             text = f"planted bug {bug.name}, {how}: {record.state}{': ' + record.message if record.message else ''}"
             say(f"THE HARNESS IS BLIND: {text}" if loud else text, "bold red" if loud else "")
+
+    @property
+    def _tried(self) -> int:
+        """Planted programs that said something."""
+        return sum(one.how == "program" and one.state in (Caught.CAUGHT, Caught.MISSED) for one in self._night.planted)
 
     def _program(self, bug: PlantedBug) -> PlantedRecord:
         config = load_config(self._plan.configs[0])

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fuzz.nightly.plan import Minimise
 from fuzz.nightly.record import FindingRecord
-from fuzz.nightly.retry import first_line
 from fuzz.nightly.store import Store
+from fuzz.nightly.words import first_line
 from harness.build.artefacts import Artefacts
 from harness.errors import BothworldsError
 from harness.findings.bundle import read_bundle

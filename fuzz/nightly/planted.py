@@ -14,7 +14,8 @@ from pathlib import Path
 
 from fuzz.nightly.plan import Plan
 from fuzz.nightly.record import Caught, Night, PlantedRecord
-from fuzz.nightly.retry import bench, first_line
+from fuzz.nightly.retry import bench
+from fuzz.nightly.words import first_line
 from harness.build.planted import PlantedBug, planted_bugs
 from harness.build.system import build
 from harness.configs import MachineConfig

@@ -13,9 +13,9 @@ from fuzz.nightly.html import duration, percent, summary_html
 from fuzz.nightly.junit import junit_xml
 from fuzz.nightly.plan import FailOn, Plan
 from fuzz.nightly.record import Difference, Night, Retried
-from fuzz.nightly.retry import first_line
 from fuzz.nightly.store import JUNIT_FILE, LCOV_FILE, RECORD_FILE, SUMMARY_FILE, Store
 from fuzz.nightly.verdict import failures, headline
+from fuzz.nightly.words import first_line, shortened
 from harness.commands.output import command_line, say
 from harness.errors import BothworldsError
 from harness.files import write_whole
@@ -84,7 +84,7 @@ def tell(night: Night, directory: Path, fail_on: Sequence[FailOn]) -> None:
         say(f"  {total.component} on {total.build}: {words}")
     for build, labels in compared.labels_lost.items():
         say(f"  no longer succeed on {build}: {', '.join(labels)}", "red")
-    for problem in [*failures(night), *(text.splitlines()[0] for text in night.troubles[-LISTED:] if text)]:
+    for problem in [*failures(night), *(shortened(text) for text in night.troubles[-LISTED:])]:
         say(f"  {problem}", "yellow")
     say(f"  {directory / SUMMARY_FILE}")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fuzz.nightly.record import Retried, RetryRecord
+from fuzz.nightly.words import first_line
 from harness.errors import BothworldsError, EnvironmentFailure, MachineError
 from harness.findings.bundle import PROGRAM_YAML, Bundle
 from harness.findings.filing import Filer, versions
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3
 """Runs of a program before it counts as one that shows nothing."""
-
-LONGEST_LINE = 240
 
 
 class Bench:
@@ -113,10 +112,3 @@ def retry(bundle: Bundle, build: str, machine: Bench, origin: Literal["kept", "k
         record.message = f"its program does not fit this kernel's calls: {first_line(problem)}"
     record.seconds = round(time.monotonic() - started, 3)
     return record
-
-
-def first_line(problem: Exception) -> str:
-    """The first line of a message, cut where it would no longer fit a table."""
-    text = str(problem).strip()
-    line = text.splitlines()[0] if text else type(problem).__name__
-    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 3] + "..."

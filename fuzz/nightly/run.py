@@ -20,8 +20,8 @@ from fuzz.nightly.budget import Time, next_share
 from fuzz.nightly.checks import Checks, build_name, build_record, kept_findings, worker_count
 from fuzz.nightly.plan import Plan
 from fuzz.nightly.record import Night, NightState, Ran, Retried
-from fuzz.nightly.retry import first_line
 from fuzz.nightly.store import CAMPAIGNS, Store, bundles_below
+from fuzz.nightly.words import first_line
 from harness.build.artefacts import Artefacts, OwnCode
 from harness.commands.output import say, warn, working
 from harness.configs import load_config

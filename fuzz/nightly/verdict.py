@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fuzz.nightly.plan import FailOn
 from fuzz.nightly.record import Caught, Night, NightState, Ran, Retried
+from fuzz.nightly.words import shortened
 
 NOTHING_NEW = 0
 FOUND = 1
@@ -37,7 +38,7 @@ def reasons(night: Night, fail_on: Sequence[FailOn]) -> list[str]:
 def failures(night: Night) -> list[str]:
     """What could not be done, so that the night says less than it should."""
     words = [
-        f"campaign {one.target} on {one.build}: {one.state}{': ' + one.message if one.message else ''}"
+        f"campaign {one.target} on {one.build}: {one.state}{': ' + shortened(one.message) if one.message else ''}"
         for one in night.campaigns
         if one.state is not Ran.DONE
     ]
