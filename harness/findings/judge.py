@@ -26,6 +26,23 @@ says that the environment failed."""
 HANGS = frozenset({"hang-kernel", "hang-victim"})
 HARNESS_DEFECT = "harness-defect"
 VIOLATION = "violation"
+OF_ANY_OBJECT = frozenset(
+    {
+        "mdb_cte_at",
+        "no_mloop",
+        "untyped_mdb",
+        "descendants_inc",
+        "ut_revocable",
+        "if_unsafe_then_cap",
+        "pspace_aligned",
+        "pspace_distinct",
+        "kernel_objects_in_secure_memory",
+    }
+)
+"""Invariants about memory and derivation, which the kernel keeps by the same code for every kind of object: which
+kind breaks them first is chance, and no part of a signature."""
+ANY_OBJECT = "object"
+"""The place of their symptoms; the kind is part of the evidence."""
 REMEMBERED_PREFIXES = 1 << 15
 """Beginnings of programs that are known to leave everything right up to their last call."""
 
@@ -46,13 +63,10 @@ def of_violations(violations: Iterable[Violation]) -> list[Symptom]:
     """One symptom for each invariant and kind of object that is violated: the first of each."""
     found: dict[tuple[str, str], Symptom] = {}
     for violation in violations:
-        symptom = Symptom(
-            VIOLATION,
-            violation.invariant,
-            violation.object_kind or NOWHERE,
-            violation.message,
-            dict(violation.evidence),
-        )
+        place, evidence = violation.object_kind or NOWHERE, dict(violation.evidence)
+        if violation.invariant in OF_ANY_OBJECT:
+            place, evidence = ANY_OBJECT, {"kind": place, **evidence}
+        symptom = Symptom(VIOLATION, violation.invariant, place, violation.message, evidence)
         found.setdefault(symptom.key, symptom)
     return list(found.values())
 

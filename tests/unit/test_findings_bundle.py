@@ -131,7 +131,7 @@ def test_random_content_gives_a_finding_error(tmp_path_factory: pytest.TempPathF
 def test_a_truncated_memory_image_is_refused(written: Path, keep: int) -> None:
     file = written / bundle.MEMORY_FILE
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(FindingError, match=r"memory\.image\.gz: not a memory image"):
+    with pytest.raises(FindingError, match=r"memory\.image\.gz: (not a memory image|truncated)"):
         read_bundle(written).memory()
 
 
