@@ -50,8 +50,11 @@ class _Rules:
         self.starts: list[int] = []
         self._units: list[Any] = []
         self._decoded: dict[int, _Unit | None] = {}
-        dwarf = elf.dwarf
-        entries = dwarf.CFI_entries() if dwarf.has_CFI() else []
+        try:
+            dwarf = elf.dwarf
+            entries = dwarf.CFI_entries() if dwarf.has_CFI() else []
+        except Exception:
+            entries = []  # without usable information there is only the innermost function
         units = [entry for entry in entries if isinstance(entry, FDE)]
         for unit in sorted(units, key=lambda unit: int(unit.header["initial_location"])):
             self.starts.append(int(unit.header["initial_location"]))
@@ -63,7 +66,10 @@ class _Rules:
         if index < 0:
             return None
         if index not in self._decoded:
-            self._decoded[index] = self._decode(self._units[index])
+            try:
+                self._decoded[index] = self._decode(self._units[index])
+            except Exception:
+                self._decoded[index] = None  # damaged, or of a kind that the library does not know
         unit = self._decoded[index]
         if unit is None or address >= unit.end:
             return None

@@ -21,6 +21,8 @@ from harness.errors import ImageError
 
 _TOKEN = re.compile(r"\s+|--[^\n]*|#[^\n]*|(0[xX][0-9a-fA-F]+|0[bB][01]+|\d+|[A-Za-z_]\w*|[{}(),])")
 _ALL = (1 << 64) - 1
+_BASES = (8, 16, 32, 64)
+"""Bits of a machine word."""
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 """Words of one structure, or of many: the last axis counts the words."""
@@ -133,7 +135,7 @@ def parse_files(paths: Sequence[Path]) -> BitfieldFile:
     unions: dict[str, TaggedUnion] = {}
     for path in paths:
         try:
-            parsed = parse(path.read_text(), str(path))
+            parsed = parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
         except OSError as error:
             raise ImageError(f"{path}: {error.strerror}; build the kernel again") from error
         blocks |= parsed.blocks
@@ -200,6 +202,9 @@ class _Parser:
 
     def _base_directive(self) -> None:
         self._base = self._number()
+        if self._base not in _BASES:
+            line = self._tokens[self._next - 1][1]
+            raise ImageError(f"{self._name}:{line}: a base of {self._base} bits; it must be one of {_BASES}")
         self._base_bits, self._sign = self._base, False
         if self._peek() == "(":
             self._take("(")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from harness.errors import ImageError
+from harness.errors import BothworldsError, ImageError
 from harness.kernel_state.elf import Elf
 
 _STRUCTS = {"DW_TAG_structure_type", "DW_TAG_union_type"}
@@ -70,8 +70,11 @@ def read_types(elf: Elf) -> Types:
     """
     try:
         return _Reader(elf).run()
-    except (KeyError, ValueError, IndexError, AttributeError) as error:
-        raise ImageError(f"{elf.path}: damaged debug information ({error!r}); build it again") from error
+    except BothworldsError:
+        raise
+    except Exception as error:
+        # The library raises nearly anything: errors of its own, of the parser below it, and of Python.
+        raise ImageError(f"{elf.path}: damaged debug information ({repr(error)[:200]}); build it again") from error
 
 
 class _Reader:

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from harness.errors import ImageError
+from harness.errors import BothworldsError, ImageError
+
+T = TypeVar("T")
 
 _ALLOCATED, _EXECUTABLE, _WRITABLE = 2, 4, 1
 
@@ -70,6 +72,28 @@ class LineTable:
         return self.files[int(self.file[row])], int(self.line[row])
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0][:200] or type(error).__name__
+
+
+def _guarded(read: Callable[[Elf], T]) -> Callable[[Elf], T]:
+    """What reads a part of the file, with ImageError for a part that is damaged.
+
+    The library raises nearly anything there: errors of its own, of the parser below it, and of Python.
+    """
+
+    @wraps(read)
+    def guarded(elf: Elf) -> T:
+        try:
+            return read(elf)
+        except BothworldsError:
+            raise
+        except Exception as error:
+            raise ImageError(f"{elf.path}: damaged ({_first_line(error)}); build the system again") from error
+
+    return guarded
+
+
 class Elf:
     """An AArch64 ELF file, read once.
 
@@ -83,8 +107,8 @@ class Elf:
             self._file = ELFFile(BytesIO(self.content))
         except OSError as error:
             raise ImageError(f"{path}: {error.strerror}; build the system again") from error
-        except (ELFError, ValueError) as error:
-            raise ImageError(f"{path}: not an ELF file ({error}); build the system again") from error
+        except Exception as error:
+            raise ImageError(f"{path}: not an ELF file ({_first_line(error)}); build the system again") from error
 
     @cached_property
     def sha256(self) -> str:
@@ -92,11 +116,13 @@ class Elf:
         return hashlib.sha256(self.content).hexdigest()
 
     @property
+    @_guarded
     def entry(self) -> int:
         """Virtual address of the entry point."""
         return int(self._file.header["e_entry"])
 
     @cached_property
+    @_guarded
     def sections(self) -> tuple[Section, ...]:
         """Allocated sections in order of address."""
         found = []
@@ -117,6 +143,7 @@ class Elf:
         return tuple(sorted(found, key=lambda section: section.address))
 
     @cached_property
+    @_guarded
     def segments(self) -> tuple[Segment, ...]:
         """Loaded segments in file order."""
         return tuple(
@@ -126,6 +153,7 @@ class Elf:
         )
 
     @cached_property
+    @_guarded
     def _all_symbols(self) -> tuple[Symbol, ...]:
         table = self._file.get_section_by_name(".symtab")
         if not isinstance(table, SymbolTableSection):
@@ -221,6 +249,7 @@ class Elf:
         raise ImageError(f"{self.path}: no segment holds {address:#x}")
 
     @property
+    @_guarded
     def dwarf(self) -> Any:
         """The debug information, as pyelftools gives it; ImageError without any."""
         if not self._file.has_dwarf_info():
@@ -228,6 +257,7 @@ class Elf:
         return self._file.get_dwarf_info()
 
     @cached_property
+    @_guarded
     def lines(self) -> LineTable:
         """Source lines of all instructions (empty without debug information)."""
         rows: list[tuple[int, int, int]] = []
