@@ -145,6 +145,7 @@ class Executor:
         self.coverage[:] = 0
         self._machine = Qemu(self.artefacts, self._shared, self._settings, self.core)
         self.boot_events = boot(self._machine, self._listener)
+        self.coverage[:] = 0  # what booting executed belongs to no program
         self._snapshot = self.memory.image()
         if self._given_ranges is None:
             self.ranges = restore_set(self.artefacts, self.memory)
@@ -309,6 +310,7 @@ class Executor:
     def _hang(self, sequence: int, calls: int, start: float) -> Observation:
         """The machine does not park. It stays stopped, to be looked at, until the next program replaces it."""
         self.control.leave(True)
+        self.coverage[:] = 0  # counts come with a park, and these are those of the program before
         found = hang.examine(self.machine)
         observation = Observation(self, sequence, found.outcome, calls, time.perf_counter() - start)
         observation.set(registers=found.registers, gdb_backtrace=found.gdb_backtrace)
