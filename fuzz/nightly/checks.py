@@ -17,11 +17,11 @@ from fuzz.nightly.store import Store
 from fuzz.nightly.words import first_line
 from harness.build.artefacts import Artefacts
 from harness.build.planted import PlantedBug
+from harness.build.system import build
 from harness.commands.output import say
 from harness.configs import load_config
 from harness.errors import BothworldsError, EnvironmentFailure, InputError, OutputError
 from harness.findings.bundle import FINDING_FILE, PROGRAM_YAML, Bundle, read_bundle
-from harness.findings.reproduce import build_of
 
 LEAST_PROGRAMS = 3
 """Planted programs that are run even when the time for checks is over."""
@@ -99,14 +99,16 @@ class Checks:
                     self._add(record)
 
     def _control(self, record: RetryRecord, bundle: Bundle) -> None:
-        """A kept finding must show where the patches that it carries are in place."""
+        """A kept finding must show where the patches that it carries are in place, on tonight's version of its config."""
+        config = self._artefacts[record.build].config
         try:
-            with bench(build_of(bundle, force=True), self._directory) as machine:
+            artefacts = build(config, release=bundle.finding.release, extra_patches=bundle.patches)
+            with bench(artefacts, self._directory) as machine:
                 record.control = self._shows(machine, bundle)
         except OutputError:
             raise
         except BothworldsError as problem:
-            record.message = f"could not be tried with the patches that it carries: {first_line(problem)}"
+            record.control_message = f"could not be tried with the patches that it carries: {first_line(problem)}"
 
     @staticmethod
     def _shows(machine: Bench, bundle: Bundle) -> bool:
@@ -221,7 +223,7 @@ def _not_judged(build: str, origin: Origin, bundle: Bundle, path: str) -> RetryR
 
 def _control_words(record: RetryRecord) -> str:
     if record.control is None:
-        return ""
+        return f", {record.control_message}" if record.control_message else ""
     return ", with its patches it shows" if record.control else ", but with its patches it does NOT show: BLIND"
 
 

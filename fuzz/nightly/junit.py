@@ -135,9 +135,11 @@ def _retried(one: RetryRecord, night: Night, fail_on: Sequence[FailOn]) -> Itera
         case.message = f"still there: {one.signature}" if one.state is Retried.STILL_THERE else f"shows {words} now"
         case.text = f"{one.finding_message}\n{reproduce(one.path)}"
     yield case
-    if one.control is not None:
+    if one.control is not None or one.control_message:
         control = _Case(case.classname, f"{one.name} (with the patches that it carries)")
-        if not one.control:
+        if one.control is None:
+            control.kind, control.type, control.message = "error", "not-tried", one.control_message
+        elif not one.control:
             control.kind, control.type = "failure", "blind"
             control.message = f"THE HARNESS IS BLIND: {one.signature} does not show with the patches that bring it"
         yield control

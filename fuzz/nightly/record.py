@@ -87,6 +87,8 @@ class RetryRecord(_Part):
     """Signatures that its program shows on this build."""
     control: bool | None = None
     """Whether it shows with the patches that it carries; None where it carries none, or this was not tried."""
+    control_message: str = ""
+    """Why this could not be tried."""
     message: str = ""
     finding_message: str = ""
     seconds: float = 0.0

@@ -52,6 +52,7 @@ def failures(night: Night) -> list[str]:
         for one in night.retried
         if one.state is Retried.NOT_JUDGED and one.message
     ]
+    words += [f"finding {one.name} {one.control_message}" for one in night.retried if one.control_message]
     return words
 
 

@@ -155,6 +155,7 @@ def test_junit_shows_a_blind_harness_and_what_could_not_be_done() -> None:
             retried=[
                 retried(A, Retried.FIXED, origin="kept", name="kept", control=False),
                 retried(B, Retried.NOT_JUDGED, message="the machine failed"),
+                retried(C, Retried.FIXED, origin="kept", name="other", control_message="its patch does not apply"),
             ],
             campaigns=[campaign(state=Ran.FAILED, message="QEMU was lost"), campaign(target="smc", state=Ran.NOT_RUN)],
         )
@@ -163,6 +164,7 @@ def test_junit_shows_a_blind_harness_and_what_could_not_be_done() -> None:
     result = kinds(root)
     assert result["bothworlds.planted.program one"] == "failure"
     assert result[f"bothworlds.findings.{DEBUG} kept (with the patches that it carries)"] == "failure"
+    assert result[f"bothworlds.findings.{DEBUG} other (with the patches that it carries)"] == "error"
     assert all("THE HARNESS IS BLIND" in item.attrib["message"] for item in root.iter("failure"))
     assert result["bothworlds.planted.program two"] == result[f"bothworlds.findings.{DEBUG} {B}"] == "error"
     assert result[f"bothworlds.campaigns.{DEBUG} invocations"] == "error"
