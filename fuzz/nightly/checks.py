@@ -15,9 +15,9 @@ from fuzz.nightly.record import BuildRecord, Caught, Night, PlantedRecord, Retri
 from fuzz.nightly.retry import Bench, bench, retry
 from fuzz.nightly.store import Store
 from fuzz.nightly.words import first_line
+from harness.build import system
 from harness.build.artefacts import Artefacts
 from harness.build.planted import PlantedBug
-from harness.build.system import build
 from harness.commands.output import say
 from harness.configs import load_config
 from harness.errors import BothworldsError, EnvironmentFailure, InputError, OutputError
@@ -99,10 +99,10 @@ class Checks:
                     self._add(record)
 
     def _control(self, record: RetryRecord, bundle: Bundle) -> None:
-        """A kept finding must show where the patches that it carries are in place, on tonight's version of its config."""
+        """A kept finding must show with the patches that it carries, on tonight's version of its config."""
         config = self._artefacts[record.build].config
         try:
-            artefacts = build(config, release=bundle.finding.release, extra_patches=bundle.patches)
+            artefacts = system.build(config, release=bundle.finding.release, extra_patches=bundle.patches)
             with bench(artefacts, self._directory) as machine:
                 record.control = self._shows(machine, bundle)
         except OutputError:
