@@ -56,7 +56,7 @@ def test_machines_killed_at_random_cost_nothing(planted: Artefacts, tmp_path: Pa
     killed = 0
     assert until(lambda: qemus_below(process.pid), 60)
     while killed < KILLS:
-        time.sleep(numbers.expovariate(2.0))
+        time.sleep(numbers.expovariate(1.0))
         machines = sorted(qemus_below(process.pid))
         if machines:
             os.kill(numbers.choice(machines), signal.SIGKILL)
