@@ -17,7 +17,7 @@ from harness.commands.options import ConfigOption, ExtraPatchOption, ForceOption
 from harness.commands.output import console, say, table, working
 from harness.commands.run import FOUND
 from harness.configs import DEFAULT_CONFIG
-from harness.errors import InputError
+from harness.errors import ImageError, InputError
 
 if TYPE_CHECKING:
     from harness.invariants.checker import Checker, CheckReport
@@ -132,7 +132,11 @@ def _check_image(
 
     artefacts = built(config, release=release, extra=extra)
     memory = _image(path, _address(base) if base else artefacts.config.secure_ram.base)
-    checker = Checker(Layout.from_artefacts(artefacts), artefacts.config, memory, firmware_elf=artefacts.firmware_elf)
+    layout = Layout.from_artefacts(artefacts)
+    try:
+        checker = Checker(layout, artefacts.config, memory, firmware_elf=artefacts.firmware_elf)
+    except ImageError as error:
+        raise ImageError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     return _judge(checker, memory, path.name, view)
 
 

@@ -13,6 +13,7 @@ from harness.errors import BothworldsError, ImageError
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Array = np.ndarray[Any, Any]
 
 PAGE_WORDS = 512
 
@@ -28,6 +29,7 @@ class FileImage:
     """A raw dump of memory in a file: byte 0 of the file lies at `base`."""
 
     def __init__(self, path: Path, base: int) -> None:
+        self._path = path
         self._base = base
         try:
             self._data: Bytes = np.asarray(np.memmap(path, np.uint8, "r"))
@@ -38,7 +40,10 @@ class FileImage:
         """Array over the file; ImageError outside of it."""
         offset = address - self._base
         if offset < 0 or offset + size > len(self._data):
-            raise ImageError(f"the memory image does not hold {address:#x}..{address + size:#x}")
+            raise ImageError(
+                f"{self._path}: holds {self._base:#x}..{self._base + len(self._data):#x}, not all of "
+                f"{address:#x}..{address + size:#x}; is it truncated, or does it begin at another address?"
+            )
         return self._data[offset : offset + size]
 
     def read(self, address: int, size: int) -> bytes:
@@ -84,6 +89,14 @@ class Ram:
         if not self.holds(address) or address & 7:
             raise ImageError(f"no word of secure RAM at {address:#x}")
         return int(self.words[(address - self.base) >> 3])
+
+
+def contains(ordered: Array, wanted: Array) -> Array:
+    """Whether each value of `wanted` is in `ordered`, which is sorted (bool of `wanted`'s shape)."""
+    if not len(ordered):
+        return np.zeros(wanted.shape, np.bool_)
+    found: Array = ordered[np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)] == wanted
+    return found
 
 
 def read_optional(memory: MemoryImage, address: int, size: int) -> bytes | None:

@@ -45,7 +45,9 @@ class _View:
             for row in sorted(rows, key=lambda row: (-priority[row], row)):
                 if self._grower.full:
                     break
-                parts = [f"{names.thread(state, row)}: priority {priority[row]}", f"tcb {int(threads.tcb[row]):#x}"]
+                known = names.object(int(threads.address[row]))
+                parts = [f"{names.thread(state, row)}: priority {priority[row]}"]
+                parts += [f"tcb {int(threads.tcb[row]):#x}"] if known else []
                 parts += [f"domain {domain[row]}"] if domain[row] else []
                 parts += ["current"] if row == current else []
                 parts += ["queued"] if queued[row] else []
