@@ -23,7 +23,7 @@ class PlantedBug:
     """A bug put into the kernel or the firmware on purpose, and what must find it.
 
     `expected`: the invariant that it breaks, or the liveness outcome that it leads to. `also`: further outcomes
-    that are a catch, since a bug can stop the kernel before anything is judged; `also_release` those of the
+    that are a catch in the debug kernel, since a bug can stop it before anything is judged; `also_release` those of the
     release kernel, which has no assertions. `target`: the fuzz target whose calls reach it.
     """
 
@@ -68,7 +68,7 @@ def planted_bugs() -> list[PlantedBug]:
                 path,
                 fields.get("Target", _DEFAULT_TARGET),
                 _names(fields.get("Also", "")),
-                _names(fields.get("Also-release", fields.get("Also", ""))),
+                _names(fields.get("Also-release", "")),
             )
         )
     return bugs
