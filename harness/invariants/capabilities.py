@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.invariants.definitions import MAXIMUM_VIOLATIONS, Judgement
 from harness.kernel_state.capabilities import FRAME_BITS, ONE, ZOMBIE_TCB, CapTable
-from harness.kernel_state.memory import Words
+from harness.kernel_state.memory import Words, contains
 from harness.kernel_state.state import KernelState
 
 Array = np.ndarray[Any, Any]
@@ -46,7 +46,7 @@ def judge_capabilities(state: KernelState, judgement: Judgement) -> None:
     threads = state.threads
     replies = caps.of("reply_cap")
     pointers = caps.field("reply_cap", "capTCBPtr", replies) - np.uint64(layout.offset)
-    _fail(caps, replies, ~np.isin(pointers, threads.tcb), "capTCBPtr", pointers, "the address of a thread", judgement)
+    _fail(caps, replies, ~contains(threads.tcb, pointers), "capTCBPtr", pointers, "the address of a thread", judgement)
     handlers = caps.of("irq_handler_cap")
     lines = caps.field("irq_handler_cap", "capIRQ", handlers)
     limit = len(state.global_words("intStateIRQTable"))

@@ -100,7 +100,9 @@ def descendants_inc(context: Context) -> Judgement:
     rows = caps.of("irq_handler_cap")
     key[rows] = caps.field("irq_handler_cap", "capIRQ", rows)
     skipped = [layout.cap_types[name] for name in ("null_cap", "zombie_cap", "untyped_cap")]
-    rows = np.flatnonzero(~np.isin(caps.type, skipped))
+    judged = np.ones(256, np.bool_)
+    judged[skipped] = False
+    rows = np.flatnonzero(judged[caps.type])
     judgement = Judgement(len(rows))
     rows = rows[np.lexsort((chained.position[rows], key[rows], caps.type[rows]))]
     first, second = rows[:-1], rows[1:]

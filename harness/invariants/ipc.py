@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.invariants.definitions import Context, Judgement, invariant
+from harness.kernel_state.memory import contains
 from harness.kernel_state.state import KernelState
 from harness.kernel_state.threads import IpcObjects, Threads, walk_queue
 
@@ -174,7 +175,7 @@ def valid_reply_masters(context: Context) -> Judgement:
     held = caps.rows_at(slots)
     all_rows = caps.of("reply_cap")
     masters = all_rows[caps.field("reply_cap", "capReplyMaster", all_rows) != 0]
-    at_home = np.isin(caps.address[masters], slots)
+    at_home = contains(slots, caps.address[masters])
     for row in masters[~at_home].tolist():
         judgement.fail_cap(caps, row, "capReplyMaster", 1, "0 outside of a thread's slot tcbReply")
     halted = threads.in_state("Inactive", "IdleThreadState").tolist()

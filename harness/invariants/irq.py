@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.invariants.definitions import MAXIMUM_VIOLATIONS, Context, Judgement, invariant
+from harness.kernel_state.memory import contains
 from harness.kernel_state.state import ContainerKind
 
 Array = np.ndarray[Any, Any]
@@ -32,12 +33,12 @@ def valid_irq_node(context: Context) -> Judgement:
         judgement.fail_field("interrupts", "IRQ node", "intStateIRQNode", hex(node), f"a CNode of {len(table)} slots")
         return judgement
     names = {layout.constant(name): name for name in _STATES}
-    for line in np.flatnonzero(~np.isin(table, list(names))).tolist()[:MAXIMUM_VIOLATIONS]:
+    for line in np.flatnonzero(~contains(np.array(sorted(names), np.uint64), table)).tolist()[:MAXIMUM_VIOLATIONS]:
         judgement.fail_field(
             f"interrupt {line}", "IRQ state", "intStateIRQTable", int(table[line]), "a state of an interrupt", irq=line
         )
-    owners = [i for i, container in enumerate(state.containers) if container.kind == ContainerKind.IRQ_NODE]
-    rows = np.flatnonzero(np.isin(caps.container, owners) & (caps.type != layout.cap_types["null_cap"]))
+    owner = [container.kind == ContainerKind.IRQ_NODE for container in state.containers]
+    rows = np.flatnonzero(np.array(owner, np.bool_)[caps.container] & (caps.type != layout.cap_types["null_cap"]))
     signal = layout.constant("IRQSignal")
     for row in rows.tolist()[:MAXIMUM_VIOLATIONS]:
         line = int(caps.index[row])

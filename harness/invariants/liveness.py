@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.invariants.definitions import MAXIMUM_VIOLATIONS, Context, Judgement, invariant
+from harness.kernel_state.memory import contains
 from harness.kernel_state.state import ContainerKind
 
 Array = np.ndarray[Any, Any]
@@ -23,7 +24,7 @@ def if_live_then_nonz_cap(context: Context) -> Judgement:
     endpoints, notifications = state.endpoints, state.notifications
     judgement = Judgement(len(threads) + len(endpoints) + len(notifications))
     live = ~threads.in_state("Inactive", "IdleThreadState") | (threads.member("tcbBoundNotification") != 0)
-    named = np.isin(threads.address, caps.base[caps.of("thread_cap")])
+    named = contains(np.sort(caps.base[caps.of("thread_cap")]), threads.address)
     for row in np.flatnonzero(live & ~named).tolist():
         judgement.fail_thread(
             threads, row, "thread_cap", "none", f"at least one, as the thread is {threads.state_name(row)}"
@@ -34,7 +35,7 @@ def if_live_then_nonz_cap(context: Context) -> Judgement:
         (notifications, (notifications.state == np.uint64(constant("NtfnState_Waiting"))) | (notifications.bound != 0)),
     ):
         name = f"{objects.block.name}_cap"
-        named = np.isin(objects.address, caps.base[caps.of(name)])
+        named = contains(np.sort(caps.base[caps.of(name)]), objects.address)
         for row in np.flatnonzero(live & ~named).tolist():
             judgement.fail_object(objects, row, name, "none", "at least one, as threads wait for it or are bound to it")
     return judgement
@@ -76,8 +77,8 @@ def if_unsafe_then_cap(context: Context) -> Judgement:
     if len(caps):
         reached = caps.index < count[caps.container]
         in_irq_node = kind[caps.container] == int(ContainerKind.IRQ_NODE)
-        lines = np.unique(caps.field("irq_handler_cap", "capIRQ"))
-        reached |= in_irq_node & np.isin(caps.index.astype(np.uint64), lines)
+        lines = np.sort(caps.field("irq_handler_cap", "capIRQ"))
+        reached |= in_irq_node & contains(lines, caps.index.astype(np.uint64))
         reached |= caps.type == layout.cap_types["null_cap"]
     for row in np.flatnonzero(~reached).tolist()[:MAXIMUM_VIOLATIONS]:
         owner = int(caps.container[row])

@@ -12,6 +12,7 @@ from harness.invariants.capabilities import judge_capabilities
 from harness.invariants.definitions import MAXIMUM_VIOLATIONS, Context, Judgement, invariant
 from harness.kernel_state.capabilities import FRAME_BITS, KERNEL_OBJECTS
 from harness.kernel_state.layout import LARGE_PAGE_BITS
+from harness.kernel_state.memory import contains
 from harness.kernel_state.page_tables import translate
 from harness.kernel_state.state import ContainerKind, KernelState
 from harness.kernel_state.threads import IpcObjects
@@ -75,7 +76,7 @@ def pspace_distinct(context: Context) -> Judgement:
     kinds = caps.type[rows]
     # A zombie stands for what is left of a CNode or thread; that no other capability names it says zombies_final.
     kinds = np.where(kinds == layout.cap_types["zombie_cap"], layout.cap_types["cnode_cap"], kinds)
-    threads = (kinds == layout.cap_types["cnode_cap"]) & np.isin(caps.base[rows], state.threads.address)
+    threads = (kinds == layout.cap_types["cnode_cap"]) & contains(state.threads.address, caps.base[rows])
     kinds = np.where(
         threads & (caps.type[rows] == layout.cap_types["zombie_cap"]), layout.cap_types["thread_cap"], kinds
     )
@@ -184,7 +185,7 @@ def valid_objs(context: Context) -> Judgement:
 def _judge_threads(state: KernelState, judgement: Judgement) -> None:
     threads, layout = state.threads, state.layout
     states = [value for name, value in layout.types.constants.items() if name.startswith("ThreadState_")]
-    for row in np.flatnonzero(~np.isin(threads.type, states)).tolist():
+    for row in np.flatnonzero(~contains(np.array(sorted(states), np.uint64), threads.type)).tolist():
         judgement.fail_thread(threads, row, "tsType", threads.state_name(row), "a state of a thread")
     priorities, domains = state.ready_queues.head.shape[1], state.ready_queues.head.shape[0]
     for member, limit in (("tcbPriority", priorities), ("tcbMCP", priorities), ("tcbDomain", domains)):
@@ -193,7 +194,7 @@ def _judge_threads(state: KernelState, judgement: Judgement) -> None:
             judgement.fail_thread(threads, row, member, int(values[row]), f"below {limit}")
     faults = layout.union("seL4_Fault")
     kinds = faults.tag.of_word(threads.member("tcbFault", faults.tag.word))
-    for row in np.flatnonzero(~np.isin(kinds, list(faults.blocks))).tolist():
+    for row in np.flatnonzero(~contains(np.array(sorted(faults.blocks), np.uint64), kinds)).tolist():
         judgement.fail_thread(threads, row, "tcbFault", int(kinds[row]), "a kind of fault")
     buffers = threads.member("tcbIPCBuffer")
     for row in np.flatnonzero(buffers % np.uint64(_IPC_BUFFER_BYTES)).tolist():

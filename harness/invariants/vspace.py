@@ -11,7 +11,7 @@ from harness.invariants.capabilities import TABLES, table_field
 from harness.invariants.definitions import MAXIMUM_VIOLATIONS, Context, Judgement, invariant
 from harness.kernel_state.capabilities import CapTable, Indices
 from harness.kernel_state.layout import PAGE_BITS, TABLE_BITS
-from harness.kernel_state.memory import Words
+from harness.kernel_state.memory import Words, contains
 
 Array = np.ndarray[Any, Any]
 
@@ -19,13 +19,6 @@ FAMILY = "vspace"
 # The capability type of the table that an entry of each level points to.
 _FPU_PATH = (("tcb", "tcbArch"), ("arch_tcb", "tcbContext"), ("user_context", "fpuState"))
 _NEXT = ("page_upper_directory_cap", "page_directory_cap", "page_table_cap")
-
-
-def _in(ordered: Words, wanted: Words) -> Array:
-    if not len(ordered):
-        return np.zeros(len(wanted), np.bool_)
-    found: Array = ordered[np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)] == wanted
-    return found
 
 
 @invariant("valid_vspace_objs", family=FAMILY, reference="l4v ARM_HYP/ArchInvariants_AI: valid_vspace_objs, valid_pte")
@@ -46,12 +39,14 @@ def valid_vspace_objs(context: Context) -> Judgement:
     for level, name in enumerate(_NEXT):
         rows = np.flatnonzero(table & (walk.level == level))
         known = np.sort(caps.base[caps.of(name)])
-        missing = rows[~_in(known, walk.base[rows])]
+        missing = rows[~contains(known, walk.base[rows])]
         fail(missing, f"no {name} has the table that it points to", "page table entry")
     rows = np.flatnonzero(walk.leaf)
     frames = caps.of("frame_cap")
     known = np.sort(caps.base[frames] | caps.bits[frames])
-    fail(rows[~_in(known, walk.base[rows] | walk.bits[rows])], "no frame has this base and size", "page table entry")
+    fail(
+        rows[~contains(known, walk.base[rows] | walk.bits[rows])], "no frame has this base and size", "page table entry"
+    )
     roots = set(caps.base[caps.of("page_global_directory_cap")].tolist())
     roots.add(state.global_address("armKSGlobalUserPGD"))
     for root, asids in zip(state.vspaces.roots, state.vspaces.asids, strict=True):
@@ -113,7 +108,7 @@ def valid_vs_lookup(context: Context) -> Judgement:
     known = np.sort(np.concatenate(keys))
     kind = np.where(walk.leaf[rows], walk.bits[rows], walk.level[rows]).astype(np.uint64)
     wanted = _key(walk.base[rows], kind, asid[rows], walk.virtual[rows])
-    for row in rows[~_in(known, wanted)].tolist()[:MAXIMUM_VIOLATIONS]:
+    for row in rows[~contains(known, wanted)].tolist()[:MAXIMUM_VIOLATIONS]:
         entry = walk.describe(row)
         name = "frame_cap" if walk.leaf[row] else _NEXT[int(walk.level[row])]
         judgement.fail_field(

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.invariants.definitions import Context, Judgement, invariant
 from harness.kernel_state.capabilities import KERNEL_OBJECTS, CapTable
-from harness.kernel_state.memory import PAGE_WORDS, Words, read_optional
+from harness.kernel_state.memory import PAGE_WORDS, Words, contains, read_optional
 from harness.kernel_state.page_tables import Walk
 
 Array = np.ndarray[Any, Any]
@@ -68,17 +68,10 @@ def _differs_from_capability(caps: CapTable, walk: Walk, rows: Array) -> Array:
     wanted = walk.base[rows] | walk.bits[rows]
     ns = walk.ns[rows]
     with_world = np.sort(key << np.uint64(1) | world)
-    same = _contains(with_world, wanted << np.uint64(1) | ns)
-    other = _contains(with_world, wanted << np.uint64(1) | ~ns)
+    same = contains(with_world, wanted << np.uint64(1) | ns)
+    other = contains(with_world, wanted << np.uint64(1) | ~ns)
     differs: Array = other & ~same
     return differs
-
-
-def _contains(ordered: Words, wanted: Words) -> Array:
-    if not len(ordered):
-        return np.zeros(len(wanted), np.bool_)
-    found: Array = ordered[np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)] == wanted
-    return found
 
 
 def kernel_table_words(context: Context) -> Words:
