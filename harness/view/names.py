@@ -19,6 +19,7 @@ _OWN = {
     PopulationKind.TCB: ("", "nurse"),
     PopulationKind.PAGE_TABLE: ("vspace", "upper directory", "directory", "table"),
     PopulationKind.ENDPOINT: ("faults",),
+    PopulationKind.NOTIFICATION: ("turn",),
     PopulationKind.CODE: ("code",),
     PopulationKind.STATE: ("state",),
 }
@@ -49,6 +50,8 @@ class Names:
             name = threads.name(row)
             if name.isprintable() and name and not name.startswith(_CHILD):
                 objects[int(threads.address[row])] = name
+        idle = state.layout.physical(state.global_word("ksIdleThread"))
+        objects.setdefault(idle & -(1 << state.layout.tcb_bits), "idle thread")
         page = read_optional(state.memory, state.config.exchange.base, PAGE)
         try:
             population = _population()
@@ -100,7 +103,8 @@ def _name_all(reported: list[ReportedRange], population: Population, objects: di
                 victims[entry.address] = entry.victim
         elif entry.kind is PopulationKind.TCB:
             others.append(entry.address)
-    if len(others) == len(population.helpers):
-        # Behind the victims' own threads come those that are blocked, in the population's order.
-        objects |= dict(zip(others, (helper.name for helper in population.helpers), strict=True))
+    helpers = [helper.name for helper in population.helpers]
+    if len(others) >= len(helpers):
+        # Behind the victims' own threads come those that are blocked, in the population's order, and then the wardens.
+        objects |= dict(zip(others, helpers + ["warden"] * (len(others) - len(helpers)), strict=True))
     return victims
