@@ -53,9 +53,9 @@ def test_what_closed_blocks_close() -> None:
     # 0 goes to 1 or 2, 1 to 3, 2 to 3 or 4; 3 calls 5; 6 goes only to 4.
     edges = [(0, 1, 1), (0, 2, 1), (1, 3, 1), (2, 3, 1), (2, 4, 1), (3, 5, 0), (0, 6, 1), (6, 4, 1)]
     zeros = np.zeros(7, np.uint32)
-    blocks = StaticBlocks(
-        ("kernel",), ("f",), ("",), *[zeros] * 9, edges=np.array(edges, np.uint32), roots=np.array([0], np.uint32)
-    )
+    names = "component address physical size function file line phase halts".split()
+    graph = {"edges": np.array(edges, np.uint32), "roots": np.array([0], np.uint32)}
+    blocks = StaticBlocks(("kernel",), ("f",), ("",), **dict.fromkeys(names, zeros), **graph)
     assert blocks.reachable_without(flags()).all()
     assert not (blocks.reachable_without(flags(3)) ^ ~flags(3, 5)).any()  # its callee has no other caller
     assert not blocks.reachable_without(flags(0)).any()
