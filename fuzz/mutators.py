@@ -46,12 +46,14 @@ class SlotShape:
 class PoolShape:
     """An argument from a pool of `size` values; `first`: how likely the first one, the usual value.
 
-    `steps`: it fills many words, whose values step through the pool.
+    `steps`: it fills many words, whose values step through the pool. `usual`: numbers of the values with which the
+    call can succeed, if they are few; three in four are chosen from them.
     """
 
     size: int
     first: float = 0.0
     steps: bool = False
+    usual: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ INTERESTING_WORDS = (
 """Values of the raw word at which sizes, depths and addresses change meaning."""
 
 
-CONVERSATION = ("Recv", "Call", "Reply", "ReplyRecv")
-"""Calls with which two victims talk to each other."""
+USUAL_SHARE = 0.75
+"""How often an argument is one of the values with which its call can succeed, where they are few."""
 STRANGER_SHARE = 1 / 16
 """So many of the new calls are of any victim, the others of that of their neighbour."""
 
@@ -120,11 +122,8 @@ class TypedMutator:
         self._edits: tuple[Callable[[bytearray], None], ...] = (
             self._insert, self._insert, self._insert_pair, self._delete, self._replace, self._argument, self._argument,
             self._argument, self._argument, self._target, self._target, self._victim, self._move, self._repeat,
-            self._splice, self._raw_word, self._alike, self._conversation,
+            self._splice, self._raw_word,
         )  # fmt: skip
-        self._talk = {
-            call.name: n for n, call in enumerate(shapes.calls) if call.name in CONVERSATION and call.weight > 0
-        }
 
     def _victims_with(self, target: SlotShape | PoolShape | None) -> list[int]:
         """Victims, as often as their shares say, that have a slot of the target's types."""
@@ -198,6 +197,8 @@ class TypedMutator:
             return bytes((RAW_SELECTOR, 0))
         if pick() < shape.first:
             return bytes(2)
+        if shape.usual and pick() < USUAL_SHARE:
+            return bytes((shape.usual[int(pick() * len(shape.usual))], 0))
         return bytes((int(pick() * min(shape.size, RAW_SELECTOR)), int(pick() * shape.size) if shape.steps else 0))
 
     def _slot(self, shape: SlotShape, victim: int, index: int) -> bytes:
@@ -354,35 +355,6 @@ class TypedMutator:
                 program[cut:] = other[start:end]
             else:
                 program[cut:cut] = other[start:end]
-
-    def _alike(self, program: bytearray) -> None:
-        """One slot of a call becomes the same as another: onto itself, there and back, in its own place."""
-        if not program:
-            return
-        index = self._place(program)
-        offsets = self._slot_offsets[program[index * CALL_BYTES] % len(self._shapes.calls)]
-        if len(offsets) > 1:
-            into, source = (index * CALL_BYTES + offset for offset in self._random.sample(offsets, 2))
-            program[into : into + 2] = program[source : source + 2]
-
-    def _conversation(self, program: bytearray) -> None:
-        """One victim waits for a message, another calls, the first answers; as a rule without arguments."""
-        if len(self._talk) < len(CONVERSATION) or len(self._shapes.counts) < 2:
-            self._insert(program)
-            return
-        pick, talk = self._random.random, self._talk
-        server, client = self._random.sample(range(len(self._shapes.counts)), 2)
-        answer = talk["Reply" if pick() < 0.3 else "ReplyRecv"]
-        plain, index = pick() < 0.7, self._place(program, 1)
-        for selector, victim in ((talk["Recv"], server), (talk["Call"], client), (answer, server)):
-            record = self.call(index, selector, victim)
-            if plain:
-                for number, argument in enumerate(self._shapes.calls[selector].arguments):
-                    if isinstance(argument, PoolShape):
-                        place = argument_offset(number)
-                        record[place : place + 2] = bytes(2)
-            self._put(program, index, record)
-            index += 1
 
     def _raw_word(self, program: bytearray) -> None:
         if program:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from fuzz.mutators import CallShape, PoolShape, Shapes, SlotShape
 from fuzz.targets import Target
-from harness.programs.descriptions import Action, CallType, Parameter
+from harness.programs.descriptions import Action, CallType, Parameter, Place
 from harness.programs.interfaces import Interface
 from harness.programs.population import SLOT_TYPES
 
@@ -52,7 +52,16 @@ _BY_CALL = {
     ("CNode_SaveCaller", "index"): (FREE,),
     ("CNode_Rotate", "dest_index"): (FREE,),
     ("CNode_Rotate", "pivot_index"): tuple(name for name in SLOT_TYPES if name != FREE),
-    ("ARM_ASIDPool_Assign", "vroot"): ("page-global-directory",),
+}
+_COPIED = ("endpoint", "notification", "tcb", *_PAGES, "cnode", "smc", "endpoint", "page-4k")
+"""What most copies are made of: other capabilities cannot be copied, or only if nothing was derived from them."""
+_BY_CALL |= {(f"CNode_{name}", "src_index"): _COPIED for name in ("Copy", "Mint", "Mutate")}
+# Addresses that lie free below the tables that a call needs, in the population's address space.
+_FREE_OF = {
+    "ARM_Page_Map": ((0x10000000, 0x10100000), (0x10400000, 0x11000000), (0x80000000, 0x100000000)),
+    "ARM_PageTable_Map": ((0x10400000, 0x11000000),),
+    "ARM_PageDirectory_Map": ((0x80000000, 0x100000000),),
+    "ARM_PageUpperDirectory_Map": ((0x8000000000, 0x10000000000),),
 }
 _BY_ACTION = {
     Action.SEND: ("endpoint", "notification", "reply"),
@@ -84,17 +93,33 @@ def _target(call: CallType, interface: Interface) -> SlotShape | PoolShape | Non
     if not call.target:
         return None
     if call.target != SLOT:
-        return PoolShape(len(interface.pools[call.target].values))
+        address = Parameter("", "", call.target, Place.WORD, 0)
+        return PoolShape(len(interface.pools[call.target].values), usual=_usual_addresses(call, address, interface))
     types = _BY_ACTION.get(call.action) or _BY_INTERFACE.get(call.interface, ())
     # A victim that suspends itself or writes its own registers makes no more calls.
     first = 0.1 if types == ("tcb",) else None
     return slot_shape(types, sure=0.75, first=first)
 
 
+def _usual_addresses(call: CallType, parameter: Parameter, interface: Interface) -> tuple[int, ...]:
+    """Numbers of the addresses at which a call finds what it needs: tables, or something mapped."""
+    population = interface.population
+    mapped = {s.slot.mapped for v in range(len(population.victims)) for s in population.slots(v) if s.slot.mapped}
+    values = interface.pools[parameter.kind].values
+    free = [address for address in values if address not in mapped and address & 0xFFF == 0]
+    if call.interface == "seL4_ARM_PageGlobalDirectory":
+        return tuple(n for n, address in enumerate(values) if address & -0x1000 in mapped)
+    if call.action in (Action.LOAD, Action.STORE) or parameter.name == "buffer":
+        return tuple(n for n, address in enumerate(values) if address in mapped)
+    needs = _FREE_OF.get(call.name)
+    return () if needs is None else tuple(values.index(a) for a in free if any(low <= a < high for low, high in needs))
+
+
 def _argument(call: CallType, parameter: Parameter, interface: Interface) -> SlotShape | PoolShape:
     if parameter.kind != SLOT:
         values = interface.pools[parameter.kind].values
-        return PoolShape(len(values), _USUAL_FIRST.get(parameter.kind, 0.0), parameter.words > 1)
+        usual = _usual_addresses(call, parameter, interface) if parameter.kind in ("vaddr", "vaddr_end") else ()
+        return PoolShape(len(values), _USUAL_FIRST.get(parameter.kind, 0.0), parameter.words > 1, usual)
     if parameter.destination:
         return slot_shape((FREE,), sure=0.9)
     first = _ANY_OF.get(parameter.name)

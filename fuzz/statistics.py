@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.programs.descriptions import FAULTING_CALLS
 from harness.protocol import CALL_BYTES, MAXIMUM_CALLS, CallState
 
 BUFFERED_CALLS = 1 << 14
@@ -33,6 +34,7 @@ class CallStatistics:
         self._used = 0
         self._started = np.zeros(len(labels), np.int64)
         self._done = np.zeros((len(labels), ERRORS), np.int64)
+        self._faulting = np.array([label in FAULTING_CALLS for label in labels])
 
     def add(self, program: bytes, results: NDArray[np.void]) -> None:
         """Add one execution: `results` has one `protocol.RESULT` a call."""
@@ -51,6 +53,9 @@ class CallStatistics:
         states = self._states[: self._used]
         errors = np.minimum(self._errors[: self._used], ERRORS - 1).astype(np.int64)
         self._used = 0
+        meant = (states == CallState.FAULTED) & self._faulting[calls]
+        states = np.where(meant, CallState.DONE, states)
+        errors = np.where(meant, 0, errors)
         stopped = (states == CallState.STARTED) | (states == CallState.FAULTED)
         self._started += np.bincount(calls[stopped], minlength=len(self._labels))
         done = states == CallState.DONE

@@ -8,7 +8,6 @@
         .quad helper_send
         .quad helper_call
         .quad helper_receive
-        .quad helper_cap_fault
         .quad helper_vm_fault
         .quad helper_unknown_syscall
         .quad helper_user_exception
@@ -87,7 +86,6 @@ nurse:
         helper  helper_send, SYSTEM_CALL_SEND, 2
         helper  helper_call, SYSTEM_CALL_CALL, 1
         helper  helper_receive, SYSTEM_CALL_RECV, 0
-        helper  helper_cap_fault, SYSTEM_CALL_SEND, 0
 
 /* Each is blocked at its fault handler; whoever answers lets it fault again. x0: address */
 helper_vm_fault:

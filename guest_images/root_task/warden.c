@@ -9,8 +9,8 @@
 
 #define COMMAND_PAGE(field) (*(volatile word *)(EXCHANGE_WINDOW + BW_EXCHANGE_COMMAND + (field)))
 #define RECORD(index) ((const volatile byte *)EXCHANGE_WINDOW + BW_EXCHANGE_PROGRAM + (index) * BW_CALL_BYTES)
-/* More expiries of the timer than any domain's time has */
-#define TICKS 16
+/* As many expiries of the timer as the longest time of a domain in the kernel's schedule */
+#define TICKS 8
 
 extern const word victim_image[]; /* begins with the table of entries */
 extern byte writable_start[], writable_end[];
@@ -34,7 +34,7 @@ void report_own_pages(void)
 
 static void expire_timer(void)
 {
-    ask_el3(COMMAND_PAGE(BW_EXCHANGE_NONCE), BW_REQUEST_INTERRUPT, TIMER_LINE, TICKS, 0);
+    ask_el3(COMMAND_PAGE(BW_EXCHANGE_NONCE), BW_REQUEST_INTERRUPT, TIMER_LINE, 1, 0);
 }
 
 /* In the second domain: nothing else runs there, so its time may end. */
@@ -82,7 +82,8 @@ static void watch_over_turns(void)
         if (moved_on(next, repetition))
             continue;
         if (COMMAND_PAGE(BW_EXCHANGE_DOMAINS)) {
-            expire_timer();
+            for (word i = 0; i < TICKS && !moved_on(next, repetition); i++)
+                expire_timer();
             if (moved_on(next, repetition))
                 continue;
         }

@@ -30,6 +30,7 @@ _NAMES = {
     PopulationKind.ARENA: "untyped memory in which programs make objects",
     PopulationKind.EXCHANGE: "exchange area",
     PopulationKind.DEVICE: "device",
+    PopulationKind.SUPERVISOR: "the root task's own pages",
 }
 NOT_PHYSICAL = re.compile(
     r"virtual|vaddr|mappedaddress|entry|word|registers|beyond|badge|guard|[ef][sa]r_el|target", re.IGNORECASE

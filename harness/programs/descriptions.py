@@ -400,6 +400,8 @@ def system_calls(numbers: Mapping[str, int]) -> list[CallType]:
     ]
 
 
+FAULTING_CALLS = frozenset({"Jump", "UndefinedInstruction", "UnknownSystemCall"})
+"""Calls that are made for the fault in which they end: with it, they have done what they should."""
 HARNESS_ACTIONS = frozenset(
     {Action.LOAD, Action.STORE, Action.JUMP, Action.UNDEFINED, Action.UNKNOWN, Action.INTERRUPT}
 )

@@ -253,10 +253,10 @@ class Mix:
         return self._named(self._random.choice(("thread", "thread", "bare-thread", "helper")))
 
     def _make_tcb_readregisters(self, index: int) -> tuple[Argument, dict[str, Argument]]:
-        return self._thread(), {"count": self._value("register_count", 1, 2, 4, 36)}
+        return self._thread(), {"count": self._value("register_count", 1, 2, 4, 34)}
 
     def _make_tcb_writeregisters(self, index: int) -> tuple[Argument, dict[str, Argument]]:
-        return self._thread(), {"count": self._value("register_count", 1, 2, 4, 36), "regs": self._any("registers")}
+        return self._thread(), {"count": self._value("register_count", 1, 2, 4, 34), "regs": self._any("registers")}
 
     def _make_tcb_copyregisters(self, index: int) -> tuple[Argument, dict[str, Argument]]:
         given = {name: self._any("flag") for name in ("transfer_frame", "transfer_integer")}

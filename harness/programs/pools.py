@@ -93,7 +93,7 @@ def make_pools(population: Population, smc_functions: Mapping[str, int], labels:
         Pool("unknown_syscall", (0, 1, 0x40, 1 << 32, 1 << 63, MAXIMUM_WORD - 0xFFF), closed=True),
         Pool("domain", (1, 0, 2, 15, 16, 255)),
         Pool("flag", (0, 1)),
-        Pool("register_count", (36, 1, 2, 3, 4, 9, 0, 35, 37, 255, MAXIMUM_WORD)),
+        Pool("register_count", (34, 1, 2, 3, 4, 9, 0, 35, 36, 255, MAXIMUM_WORD)),
         Pool("small", (1, 0, 2, 3, 8, 16, 34, 35, 255, 0xFFFF)),
         Pool("word", (0, 1, 2, 3, 0x10, 0x40, 0x1000, 0x80000000, 0xFFFFFFFF, 1 << 63, MAXIMUM_WORD)),
         Pool("registers", (0, 1, code, stack, 0x10000000, 0x60000340, MAXIMUM_WORD)),

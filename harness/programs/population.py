@@ -105,7 +105,10 @@ class Helper(_Strict):
 
     name: str
     victim: str
-    blocked: Literal["send", "call", "receive", "reply", "cap-fault", "vm-fault", "unknown-syscall", "user-exception"]
+    blocked: Literal[
+        "send", "call", "receive", "reply", "send-fault", "receive-fault", "vm-fault", "unknown-syscall",
+        "user-exception",
+    ]  # fmt: skip
     at: str | None = None
     """The endpoint or notification. A thread that is blocked on a fault is blocked at its fault handler."""
     through: str | None = None
