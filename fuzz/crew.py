@@ -17,11 +17,11 @@ from fuzz.messages import Phase, Programs, Refile, Request, Stop, Trouble, Worke
 from fuzz.stopping import SIGNALS
 from harness.errors import InputError
 
-FRUITLESS = 8
-"""Times in a row that a worker may end without having got on before the campaign gives up on it."""
-FRUITLESS_AT_START = 3
+FRUITLESS = 16
+"""Times in a row that a worker may end without having got on before the campaign gives up on it: nine minutes."""
+FRUITLESS_AT_START = 4
 """The same before any worker has ever run: then the environment is wrong, not unlucky."""
-GOT_ON = 1000
+GOT_ON = 64
 """Executions after which a worker counts as one that got on."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds before a worker is started again; doubled each time that it does not get on."""

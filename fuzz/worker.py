@@ -110,7 +110,7 @@ class Worker:
         """Programs that are to be judged by everything when they run."""
         self.phase = Phase.BOOTING
         self.stopping = False
-        self.look_now = False
+        self.look_now = True
         """Whether clock and pipe are to be looked at before the next program: the last one took long."""
         self.started = time.monotonic()
         self.executions = 0
@@ -382,7 +382,7 @@ class Worker:
     def add(self, program: bytes) -> None:
         """Tell the campaign of a program that belongs into the corpus."""
         program = bytes(program[: self.settings.maximum_calls * CALL_BYTES])
-        if self.inputs.is_new(program):
+        if program and self.inputs.is_new(program):  # libFuzzer always begins with the empty one
             self.send(Added(program))
 
     def replace(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from fuzz import corpus, reduction
 from fuzz.campaign import Campaign, CampaignSettings, run_campaign
+from fuzz.crew import Member
 from fuzz.mutators import Choice
 from harness.build.artefacts import Artefacts
 from harness.build.planted import planted_bugs
@@ -23,7 +24,7 @@ from harness.errors import InputError, OutputError
 from harness.execution.executor import Executor
 from harness.findings.bundle import read_bundle
 from harness.programs.interfaces import Interface
-from tests.system.hosts import PROJECT, alive, descendants, gone_within, qemus_below, start
+from tests.system.hosts import PROJECT, alive, descendants, gone_within, qemus_below, report, start
 
 
 def test_a_campaign_counts_what_it_does(artefacts: Artefacts, tmp_path: Path) -> None:
@@ -41,6 +42,36 @@ def test_a_campaign_counts_what_it_does(artefacts: Artefacts, tmp_path: Path) ->
     assert world["checks"] > 2000 and whole["checks"] >= 20
     assert result["audits"] >= 2 and not [f for f in result["findings"] if f["kind"] == "harness-defect"]
     assert len(corpus.read_corpus(tmp_path / "corpus")) > 20
+
+
+def test_a_campaign_goes_on_from_its_corpus_and_workers_share_it(
+    artefacts: Artefacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered: dict[int, list[bytes]] = {0: [], 1: []}
+    offer = Member.offer
+
+    def watch_offer(member: Member, programs: list[bytes]) -> None:
+        offered[member.number] += programs
+        offer(member, programs)
+
+    monkeypatch.setattr(Member, "offer", watch_offer)
+    first = run_campaign(CampaignSettings(artefacts, tmp_path, runs=2000, seconds=60, workers=2))
+    assert first.programs == first.programs_added == len(corpus.read_corpus(tmp_path / "corpus"))
+    ones, others = set(offered[0]), set(offered[1])
+    assert not ones & others and ones | others <= set(corpus.read_corpus(tmp_path / "corpus")), "each to the other one"
+    assert len(offered[0]) == len(ones) and len(offered[1]) == len(others)
+    assert offered[0] and offered[1] and report(tmp_path)["state"] == "finished"
+    again = run_campaign(CampaignSettings(artefacts, tmp_path, runs=first.programs + 130, seconds=60))
+    assert again.programs_loaded == first.programs
+    assert again.totals.executions < first.programs + 130 + 64
+    assert ((again.totals.hit != 0) >= (first.totals.hit != 0)).all(), "all that was reached is reached at once"
+
+
+def test_the_release_kernel_is_fuzzed_as_well(release_artefacts: Artefacts, tmp_path: Path) -> None:
+    campaign = run_campaign(CampaignSettings(release_artefacts, tmp_path, runs=500, seconds=60))
+    result = campaign.to_json()
+    assert result["kernel"] == "release" == report(tmp_path)["kernel"] and result["executions"] >= 500
+    assert all(finding["kernel"] == "release" for finding in result["findings"])
 
 
 def test_a_campaign_finds_a_planted_bug(config: MachineConfig, tmp_path: Path) -> None:

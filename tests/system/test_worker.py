@@ -3,19 +3,35 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fuzz.messages import Found, Message, Progress, Ready, Repeated, WorkerSettings
+from fuzz.messages import (
+    Added,
+    Found,
+    Message,
+    Programs,
+    Progress,
+    Ready,
+    Refile,
+    Repeated,
+    Request,
+    Stop,
+    WorkerSettings,
+)
+from fuzz.pending import Pending
 from fuzz.worker import ALWAYS_REDUCED, Worker
 from harness.build.artefacts import Artefacts
 from harness.build.planted import planted_bugs
 from harness.build.system import build
 from harness.configs import MachineConfig
 from harness.findings.bundle import read_bundle
+from harness.findings.signature import Symptom
+from harness.programs.interfaces import Interface
 from harness.programs.program import Program
 
 BUG = next(bug for bug in planted_bugs() if bug.name == "world_lost_on_remap")
@@ -26,12 +42,16 @@ class Pipe:
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
+        self.requests: list[Request] = []
 
     def send(self, message: Message) -> None:
         self.sent.append(message)
 
     def poll(self) -> bool:
-        return False
+        return bool(self.requests)
+
+    def recv(self) -> Request:
+        return self.requests.pop(0)
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [message for message in self.sent if isinstance(message, kind)]
@@ -110,3 +130,51 @@ def test_one_bug_is_one_finding_however_often_it_is_hit(config: MachineConfig, t
         assert found[0].calls == 1 and read_bundle(found[0].path).patches
     finally:
         worker.close()
+
+
+def test_programs_of_other_workers_are_run_and_not_told_again(worker: Worker) -> None:
+    own = program(worker, "- {call: Yield}\n")
+    other = program(worker, "- {call: ARM_Page_Unmap, target: page-n-mapped}\n")
+    worker.execute(own)
+    assert [message.program for message in sent(worker).of(Added)] == [own], "it hits blocks for the first time"
+    sent(worker).requests += [Programs((other,)), Programs((own,))]
+    assert not worker.is_stopping()
+    mutate = worker.inputs.mutator(lambda data, _maximum, _seed: data)
+    before = int((worker.hit != 0).sum())
+    worker.execute(mutate(b"", 512, 0))
+    assert int((worker.hit != 0).sum()) > before and len(sent(worker).of(Added)) == 1
+    sent(worker).requests.append(Stop())
+    assert worker.is_stopping()
+
+
+def test_a_finding_whose_directory_is_gone_is_filed_again(config: MachineConfig, tmp_path: Path) -> None:
+    artefacts = build(config, extra_patches=[BUG.path])
+    worker = start(artefacts, tmp_path, extra_patches=(BUG.path,), pending=tmp_path / "pending")
+    try:
+        data = program(worker, "- {call: ARM_Page_Remap, target: page-n-mapped, with: {rights: read}}\n")
+        for _ in range(ALWAYS_REDUCED + 2):
+            worker.execute(data)
+        found = sent(worker).of(Found)[-1]
+        assert found.program == data and not list((tmp_path / "pending").iterdir())
+        shutil.rmtree(found.path)
+        worker.execute(data)
+        assert not found.path.exists(), "a known finding is only counted"
+        sent(worker).requests.append(Refile(found.signature, found.program))
+        worker.is_stopping()
+        worker.execute(worker.inputs.mutator(lambda data, _maximum, _seed: data)(b"", 512, 0))
+        assert read_bundle(found.path).finding.signature == found.signature
+    finally:
+        worker.close()
+
+
+def test_what_another_worker_died_of_is_filed_at_the_start(config: MachineConfig, tmp_path: Path) -> None:
+    artefacts = build(config, extra_patches=[BUG.path])
+    interface = Interface.load(artefacts)
+    text = "calls:\n- {call: Yield}\n- {call: ARM_Page_Remap, target: page-n-mapped, with: {rights: read}}\n"
+    symptom = Symptom("violation", BUG.expected, "pte", "as it was seen")
+    Pending(tmp_path / "pending", 3, interface).add(Program.from_yaml(text, interface).to_bytes(), symptom)
+    worker = start(artefacts, tmp_path, extra_patches=(BUG.path,), pending=tmp_path / "pending")
+    worker.close()
+    (found,) = sent(worker).of(Found)
+    assert found.signature == "ns_bit_matches_world:pte:ARM_Page_Remap" and read_bundle(found.path).patches
+    assert not list((tmp_path / "pending").iterdir())
