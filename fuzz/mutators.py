@@ -94,6 +94,8 @@ INTERESTING_WORDS = (
 
 USUAL_SHARE = 0.75
 """How often an argument is one of the values with which its call can succeed, where they are few."""
+CONVERSATION = ("Recv", "Call", "Reply", "ReplyRecv")
+"""Calls with which two victims talk to each other."""
 STRANGER_SHARE = 1 / 16
 """So many of the new calls are of any victim, the others of that of their neighbour."""
 
@@ -122,8 +124,11 @@ class TypedMutator:
         self._edits: tuple[Callable[[bytearray], None], ...] = (
             self._insert, self._insert, self._insert_pair, self._delete, self._replace, self._argument, self._argument,
             self._argument, self._argument, self._target, self._target, self._victim, self._move, self._repeat,
-            self._splice, self._raw_word,
+            self._splice, self._raw_word, self._alike, self._conversation,
         )  # fmt: skip
+        self._talk = {
+            call.name: n for n, call in enumerate(shapes.calls) if call.name in CONVERSATION and call.weight > 0
+        }
 
     def _victims_with(self, target: SlotShape | PoolShape | None) -> list[int]:
         """Victims, as often as their shares say, that have a slot of the target's types."""
@@ -355,6 +360,35 @@ class TypedMutator:
                 program[cut:] = other[start:end]
             else:
                 program[cut:cut] = other[start:end]
+
+    def _alike(self, program: bytearray) -> None:
+        """One slot of a call becomes the same as another: onto itself, there and back, in its own place."""
+        if not program:
+            return
+        index = self._place(program)
+        offsets = self._slot_offsets[program[index * CALL_BYTES] % len(self._shapes.calls)]
+        if len(offsets) > 1:
+            into, source = (index * CALL_BYTES + offset for offset in self._random.sample(offsets, 2))
+            program[into : into + 2] = program[source : source + 2]
+
+    def _conversation(self, program: bytearray) -> None:
+        """One victim waits for a message, another calls, the first answers; as a rule without arguments."""
+        if len(self._talk) < len(CONVERSATION) or len(self._shapes.counts) < 2:
+            self._insert(program)
+            return
+        pick, talk = self._random.random, self._talk
+        server, client = self._random.sample(range(len(self._shapes.counts)), 2)
+        answer = talk["Reply" if pick() < 0.3 else "ReplyRecv"]
+        plain, index = pick() < 0.7, self._place(program, 1)
+        for selector, victim in ((talk["Recv"], server), (talk["Call"], client), (answer, server)):
+            record = self.call(index, selector, victim)
+            if plain:
+                for number, argument in enumerate(self._shapes.calls[selector].arguments):
+                    if isinstance(argument, PoolShape):
+                        place = argument_offset(number)
+                        record[place : place + 2] = bytes(2)
+            self._put(program, index, record)
+            index += 1
 
     def _raw_word(self, program: bytearray) -> None:
         if program:

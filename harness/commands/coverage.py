@@ -76,7 +76,7 @@ def _show(one: FunctionCoverage, gaps: Iterable[Gap], text: tuple[str, ...]) -> 
         lines = {gap.lines[0]: gap for gap in members}
         only = ranges({gap.lines[0] for gap in members if not gap.copied})
         copied = ranges(lines.keys() - {gap.lines[0] for gap in members if not gap.copied})
-        parts = [f"{len(members)} blocks", *([f"lines {only}"] if only else [])]
+        parts = [f"{len(members)} block{'s' if len(members) > 1 else ''}", *([f"lines {only}"] if only else [])]
         if copied:
             callers = sorted({gap.caller for gap in members if gap.copied and gap.caller})
             where = f" into {', '.join(callers[:4])}{', ...' if len(callers) > 4 else ''}" if callers else ""

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Functions that never return and blocks that lead only to a halt, on graphs made by hand."""
+"""Functions that never return and blocks that lead only to a halt, or only to closed blocks, on graphs made by hand."""
 
 from __future__ import annotations
 
+import numpy as np
+
+from harness.build.blocks import StaticBlocks
 from harness.build.dead_ends import Block, halting, never_returning
 
 HALT, RETURNS, WRAPS, CALLER, SPLIT, ASSERTS, WORKS, LOOP = 0x100, 0x200, 0x300, 0x400, 0x500, 0x510, 0x520, 0x600
@@ -38,3 +41,25 @@ def test_blocks_that_lead_only_to_a_halt() -> None:
     # One way round is enough to be worth reaching.
     blocks[SPLIT].ways = [ASSERTS]
     assert SPLIT in halting(blocks, [HALT])
+
+
+def flags(*numbers: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    mask = np.zeros(7, np.bool_)
+    mask[list(numbers)] = True
+    return mask
+
+
+def test_what_closed_blocks_close() -> None:
+    # 0 goes to 1 or 2, 1 to 3, 2 to 3 or 4; 3 calls 5; 6 goes only to 4.
+    edges = [(0, 1, 1), (0, 2, 1), (1, 3, 1), (2, 3, 1), (2, 4, 1), (3, 5, 0), (0, 6, 1), (6, 4, 1)]
+    zeros = np.zeros(7, np.uint32)
+    names = "component address physical size function file line phase halts".split()
+    graph = {"edges": np.array(edges, np.uint32), "roots": np.array([0], np.uint32)}
+    blocks = StaticBlocks(("kernel",), ("f",), ("",), **dict.fromkeys(names, zeros), **graph)
+    assert blocks.reachable_without(flags()).all()
+    assert not (blocks.reachable_without(flags(3)) ^ ~flags(3, 5)).any()  # its callee has no other caller
+    assert not blocks.reachable_without(flags(0)).any()
+    assert (blocks.leading_only_to(flags(4)) == flags(4, 6)).all()
+    assert (blocks.leading_only_to(flags(3, 4)) == flags(0, 1, 2, 3, 4, 6)).all()
+    # A call is no way on: its caller goes on behind it.
+    assert (blocks.leading_only_to(flags(5)) == flags(5)).all()

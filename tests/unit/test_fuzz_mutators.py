@@ -72,6 +72,40 @@ def test_an_exclusive_target_makes_no_other_calls() -> None:
     assert program[1:CALL_BYTES] == bytes(range(1, CALL_BYTES))
 
 
+def test_a_slot_can_become_the_same_as_another_one_of_its_call() -> None:
+    change = mutator()
+    record = change.call(0, 1)  # Copy: the target and two arguments are slots
+    for _ in range(50):
+        program = bytearray(record)
+        change._alike(program)
+        slots = [bytes(program[offset : offset + 2]) for offset in (2, 4, 8)]
+        assert len(set(slots)) < 3
+    program = change.call(0, 2)
+    before = bytes(program)
+    change._alike(program)  # Yield has none
+    assert program == before
+
+
+def test_victims_talk_to_each_other() -> None:
+    names = ("Recv", "Call", "Reply", "ReplyRecv")
+    calls = tuple(CallShape(name, SlotShape((0,)), (PoolShape(5),)) for name in names)
+    change = TypedMutator(Shapes((*calls, *SHAPES.calls), SHAPES.counts), seed=1, maximum_calls=16)
+    answers = Counter[str]()
+    for _ in range(50):
+        program = bytearray()
+        change._conversation(program)
+        assert len(program) == 3 * CALL_BYTES
+        assert (program[0], program[CALL_BYTES]) == (0, 1)
+        victims = [program[index * CALL_BYTES + 1] for index in range(3)]
+        assert victims[0] == victims[2] != victims[1]
+        answers[names[program[2 * CALL_BYTES]]] += 1
+    assert answers["ReplyRecv"] > answers["Reply"] > 0
+    silent = mutator()
+    program = bytearray()
+    silent._conversation(program)  # no such calls: some other one
+    assert len(program) == CALL_BYTES
+
+
 def test_inserting_and_deleting_keep_references_to_results() -> None:
     change = mutator()
     program = bytearray(4 * CALL_BYTES)
