@@ -20,8 +20,8 @@ from harness.kernel_state.layout import Layout
 from harness.machine.memory import Image
 from tests.corruption.cases import Cases, Summary, bounded
 
-CASES = int(os.environ.get("BOTHWORLDS_CORRUPT_CASES", "1500"))
-"""Of the debug kernel; a third as many of the release kernel."""
+CASES = int(os.environ.get("BOTHWORLDS_CORRUPT_CASES", "1000"))
+"""Of the debug kernel; a quarter as many of the release kernel."""
 FILES = CASES // 25
 """Damaged files of each kind."""
 SLOWEST_SECONDS = 5.0
@@ -53,7 +53,7 @@ def test_corrupt_memory_of_the_debug_kernel(artefacts: Artefacts) -> None:
 
 
 def test_corrupt_memory_of_the_release_kernel(release_artefacts: Artefacts) -> None:
-    run(release_artefacts, CASES // 3)
+    run(release_artefacts, CASES // 4)
 
 
 def spoiled(data: bytes, choice: random.Random) -> bytes:
