@@ -24,7 +24,14 @@ def mdb_cte_at(context: Context) -> Judgement:
     linked = (caps.next != 0) | (caps.previous != 0)
     left_over = np.flatnonzero(null & linked)
     if len(left_over):
-        judgement.fail_caps(context, left_over, lambda row: "an empty slot is linked into the mapping database")
+        judgement.fail_caps(
+            context,
+            left_over,
+            lambda row: "an empty slot is linked into the mapping database",
+            "cteMDBNode",
+            lambda row: f"mdbNext {int(caps.next[row]):#x}, mdbPrev {int(caps.previous[row]):#x}",
+            "0, as the slot is empty",
+        )
     for name, ahead, back in (("mdbNext", caps.next, caps.previous), ("mdbPrev", caps.previous, caps.next)):
         rows = np.flatnonzero(ahead)
         target = caps.rows_at(ahead[rows])
@@ -34,6 +41,9 @@ def mdb_cte_at(context: Context) -> Judgement:
                 context,
                 rows[missing],
                 partial(_link, "{} is {:#x}, no slot with a capability", name, ahead),
+                name,
+                partial(_link, "{1:#x}", name, ahead),
+                "0 or a slot with a capability",
             )
         one_sided = ~missing & (back[target] != caps.address[rows])
         if one_sided.any():
@@ -41,6 +51,9 @@ def mdb_cte_at(context: Context) -> Judgement:
                 context,
                 rows[one_sided],
                 partial(_link, "{} is {:#x}, which does not name it in turn", name, ahead),
+                name,
+                partial(_link, "{1:#x}", name, ahead),
+                "a slot that names this one in turn",
             )
     return judgement
 
@@ -56,7 +69,14 @@ def no_mloop(context: Context) -> Judgement:
     judgement = Judgement(len(caps))
     looping = np.flatnonzero(context.state.derivation.chains.looping)
     if len(looping):
-        judgement.fail_caps(context, looping, lambda row: "following mdbNext from here never ends")
+        judgement.fail_caps(
+            context,
+            looping,
+            lambda row: "following mdbNext from here never ends",
+            "mdbNext",
+            lambda row: hex(int(caps.next[row])),
+            "an end",
+        )
     return judgement
 
 

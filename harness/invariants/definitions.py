@@ -109,12 +109,24 @@ class Judgement:
             f"{described['cap']} at {described['slot']}", described["cap"], field, found, expected, **described
         )
 
-    def fail_caps(self, context: Context, rows: Iterable[int], message: Callable[[int], str]) -> None:
-        """Add capabilities, given as rows of the state's table, that break the invariant."""
+    def fail_caps(
+        self,
+        context: Context,
+        rows: Iterable[int],
+        message: Callable[[int], str],
+        field: str,
+        found: Callable[[int], object],
+        expected: object,
+    ) -> None:
+        """Add capabilities, given as rows of the state's table, that break the invariant.
+
+        `field`, `found` and `expected` say the same as the message, as data.
+        """
         caps = context.state.caps
         for row in list(rows)[:MAXIMUM_VIOLATIONS]:
             described = caps.describe(int(row))
             described["memory"] = f"{int(caps.base[row]):#x}..{int(caps.last[row]):#x}"
+            described |= {"field": field, "found": str(found(int(row))), "expected": str(expected)}
             self.fail(f"{described['cap']} at {described['slot']}: {message(int(row))}", described["cap"], **described)
 
 

@@ -335,7 +335,14 @@ def smc_authority(context: Context) -> Judgement:
         # A badged capability that does not begin a group stands behind the one that it was copied from.
         before = caps.rows_at(caps.previous[badged])
         same = (before >= 0) & (caps.type[before] == caps.type[badged]) & (caps.badge[before] == caps.badge[badged])
-        judgement.fail_caps(context, badged[~same], lambda row: "its badge is not that of what it was copied from")
+        judgement.fail_caps(
+            context,
+            badged[~same],
+            lambda row: "its badge is not that of what it was copied from",
+            "capSMCBadge",
+            lambda row: hex(int(caps.badge[row])),
+            "that of the capability before it in the mapping database",
+        )
     observation, authority = context.observation, context.smc
     if observation is None or authority is None:
         return judgement

@@ -93,7 +93,9 @@ def only_idle(context: Context) -> Judgement:
     first = threads.address[own]
     slots = np.flatnonzero((caps.address >= first) & (caps.address < first + np.uint64(state.layout.tcb_offset)))
     if len(slots):
-        judgement.fail_caps(context, slots, lambda row: "it lies in a slot of the idle thread")
+        judgement.fail_caps(
+            context, slots, lambda row: "it lies in a slot of the idle thread", "capType", caps.type_name, "null_cap"
+        )
     return judgement
 
 

@@ -38,11 +38,25 @@ def valid_untyped(context: Context) -> Judgement:
     base, last, bits = caps.base[rows], caps.last[rows], caps.bits[rows]
     odd = (bits < MINIMUM_BITS) | (bits > MAXIMUM_BITS) | (base & (last - base) != 0)
     if odd.any():
-        judgement.fail_caps(context, rows[odd], lambda row: "its size or alignment is impossible")
+        judgement.fail_caps(
+            context,
+            rows[odd],
+            lambda row: "its size or alignment is impossible",
+            "capPtr and capBlockSize",
+            lambda row: f"{int(caps.base[row]):#x}, {int(caps.bits[row])}",
+            f"a multiple of its size, which is 2^{MINIMUM_BITS} to 2^{MAXIMUM_BITS}",
+        )
     free = free_start(caps, rows)
     overfull = ~odd & (free > last + np.uint64(1))
     if overfull.any():
-        judgement.fail_caps(context, rows[overfull], lambda row: "its free index lies behind its end")
+        judgement.fail_caps(
+            context,
+            rows[overfull],
+            lambda row: "its free index lies behind its end",
+            "capFreeIndex",
+            lambda row: hex(int(caps.field("untyped_cap", "capFreeIndex", np.array([row]))[0])),
+            "at most its size",
+        )
     usable = np.flatnonzero(~odd & ~overfull)
     objects = np.flatnonzero(caps.physical & (caps.type != context.state.layout.cap_types["untyped_cap"]))
     if not len(objects) or not len(usable):
@@ -75,6 +89,9 @@ def valid_untyped(context: Context) -> Judgement:
             untyped=described,
             memory=f"{int(base[index]):#x}..{int(last[index]):#x}",
             free=hex(int(free[index])),
+            field="objects in its memory" if crossing[index] else "capFreeIndex",
+            found="one that lies only partly in it" if crossing[index] else f"free from {int(free[index]):#x}",
+            expected="wholly inside of it" if crossing[index] else "free behind all objects",
             objects=[caps.describe(int(r)) for r in guilty[:4]],
         )
     return judgement
@@ -108,5 +125,8 @@ def untyped_inc(context: Context) -> Judgement:
             "untyped_cap",
             inner=described,
             outer=caps.describe(int(above[index])),
+            field="memory of the untyped",
+            found=f"{int(caps.base[row[index]]):#x}..{int(caps.last[row[index]]):#x}",
+            expected="apart from other untypeds, or in a used part of one that it descends from",
         )
     return judgement

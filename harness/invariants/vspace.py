@@ -28,25 +28,32 @@ def valid_vspace_objs(context: Context) -> Judgement:
     caps, walk = state.caps, state.user_walk
     judgement = Judgement(len(walk) + len(walk.roots))
 
-    def fail(rows: Array, message: str, kind: str) -> None:
+    def fail(rows: Array, message: str, expected: str) -> None:
         for row in rows.tolist()[:MAXIMUM_VIOLATIONS]:
             entry = walk.describe(row)
-            judgement.fail(f"{entry['table']}[{entry['index']}] = {entry['entry']}: {message}", kind, **entry)
+            place = f"{entry['table']}[{entry['index']}]"
+            judgement.fail(
+                f"{place} = {entry['entry']}: {message}",
+                "page table entry",
+                **entry,
+                field=place,
+                found=entry["entry"],
+                expected=expected,
+            )
 
-    fail(np.flatnonzero(walk.malformed), "this encoding is reserved", "page table entry")
-    fail(np.flatnonzero(walk.stray), "the table lies outside of secure memory", "page table entry")
+    fail(np.flatnonzero(walk.malformed), "this encoding is reserved", "an encoding of the architecture")
+    fail(np.flatnonzero(walk.stray), "the table lies outside of secure memory", "a table in secure memory")
     table = ~walk.leaf & ~walk.malformed & ~walk.stray
     for level, name in enumerate(_NEXT):
         rows = np.flatnonzero(table & (walk.level == level))
         known = np.sort(caps.base[caps.of(name)])
         missing = rows[~contains(known, walk.base[rows])]
-        fail(missing, f"no {name} has the table that it points to", "page table entry")
+        fail(missing, f"no {name} has the table that it points to", f"the object of a {name}")
     rows = np.flatnonzero(walk.leaf)
     frames = caps.of("frame_cap")
     known = np.sort(caps.base[frames] | caps.bits[frames])
-    fail(
-        rows[~contains(known, walk.base[rows] | walk.bits[rows])], "no frame has this base and size", "page table entry"
-    )
+    unknown = rows[~contains(known, walk.base[rows] | walk.bits[rows])]
+    fail(unknown, "no frame has this base and size", "the object of a frame_cap")
     roots = set(caps.base[caps.of("page_global_directory_cap")].tolist())
     roots.add(state.global_address("armKSGlobalUserPGD"))
     for root, asids in zip(state.vspaces.roots, state.vspaces.asids, strict=True):
@@ -57,6 +64,9 @@ def valid_vspace_objs(context: Context) -> Judgement:
                 "asid_pool",
                 root=hex(root),
                 asids=list(asids[:MAXIMUM_VIOLATIONS]),
+                field=leads,
+                found=hex(root),
+                expected="the object of a page_global_directory_cap",
             )
     if walk.overflow:
         judgement.fail("the tables have no end", "page table", tables=walk.tables)

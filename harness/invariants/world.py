@@ -18,6 +18,7 @@ FAMILY = "world"
 REFERENCE = "docs/invariants.md"
 """This family is the project's own."""
 WINDOW_TABLES = ("armKSGlobalKernelPGD", "armKSGlobalKernelPUD", "armKSGlobalKernelPDs", "armKSGlobalKernelPT")
+_OF_MEMORY = "that of the memory that it maps"
 _LEAF_KIND = {12: "pte", 21: "pde_large", 30: "pude_1g"}
 
 
@@ -25,7 +26,10 @@ def _last(walk: Walk, rows: Array) -> Words:
     return walk.base[rows] + ((np.uint64(1) << walk.bits[rows].astype(np.uint64)) - np.uint64(1))
 
 
-def _fail_leaves(context: Context, judgement: Judgement, walk: Walk, rows: Array, why: str) -> None:
+def _fail_leaves(
+    context: Context, judgement: Judgement, walk: Walk, rows: Array, why: str, expected: str | None
+) -> None:
+    """Add entries whose effective NS bit must be as expected; `None`: they must not be there."""
     regions = context.regions.covering(walk.base[rows], _last(walk, rows))
     for row, region in zip(rows.tolist()[:16], regions.tolist(), strict=False):
         entry = walk.describe(row)
@@ -35,6 +39,9 @@ def _fail_leaves(context: Context, judgement: Judgement, walk: Walk, rows: Array
             _LEAF_KIND.get(int(walk.bits[row]), "page table entry"),
             **entry,
             region=place,
+            field="entry" if expected is None else "effective NS bit",
+            found=entry["entry"] if expected is None else str(int(walk.ns[row])),
+            expected="none" if expected is None else expected,
         )
 
 
@@ -51,10 +58,12 @@ def ns_bit_matches_world(context: Context) -> Judgement:
     ns = walk.ns[rows]
     good = np.where(ns, regions.non_secure[region], regions.secure[region]) | regions.banked[region]
     if not good.all():
-        _fail_leaves(context, judgement, walk, rows[~good], "it is not the world of that memory")
+        _fail_leaves(context, judgement, walk, rows[~good], "it is not the world of that memory", _OF_MEMORY)
     differing = _differs_from_capability(context.state.caps, walk, rows) & good
     if differing.any():
-        _fail_leaves(context, judgement, walk, rows[differing], "the frame capability says otherwise")
+        _fail_leaves(
+            context, judgement, walk, rows[differing], "the frame capability says otherwise", "that of the frame_cap"
+        )
     if walk.overflow:
         judgement.fail("the tables have no end", "page table", tables=walk.tables)
     return judgement
@@ -113,7 +122,8 @@ def judge_window(context: Context) -> Judgement:
         judgement.fail(
             f"TTBR1 holds {state.kernel_root:#x}, not armKSGlobalKernelPGD",
             "ttbr1",
-            ttbr1=hex(state.kernel_root),
+            field="TTBR1",
+            found=hex(state.kernel_root),
             expected=hex(state.global_address("armKSGlobalKernelPGD")),
         )
     regions = context.regions
@@ -122,8 +132,8 @@ def judge_window(context: Context) -> Judgement:
     good = np.where(ns, regions.non_secure[region], regions.secure[region]) | regions.banked[region]
     inside = regions.window[region]
     if not (good & inside).all():
-        _fail_leaves(context, judgement, walk, rows[inside & ~good], "it is not the world of that memory")
-        _fail_leaves(context, judgement, walk, rows[~inside], "the window must not map it")
+        _fail_leaves(context, judgement, walk, rows[inside & ~good], "it is not the world of that memory", _OF_MEMORY)
+        _fail_leaves(context, judgement, walk, rows[~inside], "the window must not map it", None)
     for row in np.flatnonzero(walk.stray | walk.malformed).tolist()[:16]:
         judgement.fail("the window has a table outside of the kernel's memory", "page table", **walk.describe(row))
     return judgement
@@ -140,7 +150,12 @@ def kernel_objects_in_secure_memory(context: Context) -> Judgement:
         bad = rows[~context.regions.kernel[region]]
         if len(bad):
             judgement.fail_caps(
-                context, bad, lambda row: f"its object lies {_place(context, row)}, not in secure memory of the kernel"
+                context,
+                bad,
+                lambda row: f"its object lies {_place(context, row)}, not in secure memory of the kernel",
+                "place of its object",
+                lambda row: _place(context, row),
+                "in secure memory of the kernel",
             )
     walk = context.state.user_walk
     for row in np.flatnonzero(walk.stray).tolist()[:16]:
@@ -180,6 +195,9 @@ def world_is_inherited(context: Context) -> Judgement:
                 f"it says {'non-secure' if caps.non_secure[row] else 'secure'}, "
                 f"{'device' if caps.device[row] else 'general-purpose'}, and its memory lies {_place(context, row)}"
             ),
+            "world and device",
+            lambda row: f"non-secure={int(caps.non_secure[row])}, device={int(caps.device[row])}",
+            "those of the memory that it covers",
         )
     return judgement
 
@@ -197,12 +215,26 @@ def ipc_buffer_not_device(context: Context) -> Judgement:
         return judgement
     frame = caps.type[rows] == state.layout.cap_types["frame_cap"]
     if not frame.all():
-        judgement.fail_caps(context, rows[~frame], lambda row: "a thread's IPC buffer slot holds no frame capability")
+        judgement.fail_caps(
+            context,
+            rows[~frame],
+            lambda row: "a thread's IPC buffer slot holds no frame capability",
+            "tcbBuffer",
+            caps.type_name,
+            "frame_cap or null_cap",
+        )
     frames = rows[frame]
     region = context.regions.covering(caps.base[frames], caps.last[frames])
     bad = frames[caps.device[frames] | ~context.regions.ram[region]]
     if len(bad):
-        judgement.fail_caps(context, bad, lambda row: f"a thread's IPC buffer lies {_place(context, row)}")
+        judgement.fail_caps(
+            context,
+            bad,
+            lambda row: f"a thread's IPC buffer lies {_place(context, row)}",
+            "tcbBuffer",
+            lambda row: _place(context, row),
+            "in general-purpose memory",
+        )
     return judgement
 
 
@@ -217,17 +249,30 @@ def el3_untouched(context: Context) -> Judgement:
     walk = state.user_walk
     judgement = Judgement(len(rows) + len(walk))
     if len(bad):
-        judgement.fail_caps(context, bad, lambda row: "it covers memory of the firmware")
+        judgement.fail_caps(
+            context,
+            bad,
+            lambda row: "it covers memory of the firmware",
+            "memory of its object",
+            lambda row: f"{int(caps.base[row]):#x}..{int(caps.last[row]):#x}",
+            "none of the firmware's",
+        )
     valid = np.flatnonzero(~walk.malformed)
     touching = valid[regions.firmware(walk.base[valid], _last(walk, valid))]
     if len(touching):
-        _fail_leaves(context, judgement, walk, touching, "it is memory of the firmware")
+        _fail_leaves(context, judgement, walk, touching, "it is memory of the firmware", None)
     report, expected = state.report, context.facts.scr_el3
     if report is not None and expected is not None:
         judgement.judged += 1
         if int(report["scr_el3"]) != expected:
             value = int(report["scr_el3"])
-            judgement.fail(f"SCR_EL3 is {value:#x}, not {expected:#x}", "scr_el3", scr_el3=value, expected=expected)
+            judgement.fail(
+                f"SCR_EL3 is {value:#x}, not {expected:#x}",
+                "scr_el3",
+                field="SCR_EL3",
+                found=hex(value),
+                expected=hex(expected),
+            )
     for address, content in context.facts.constants:
         data = read_optional(state.memory, address, len(content))
         if data is not None:

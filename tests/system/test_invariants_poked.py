@@ -233,8 +233,8 @@ def test_a_changed_word_is_reported_by_what_it_breaks(name: str, image: Image) -
         image.memory.put(address, before)
     assert {violation.invariant for violation in violations} == {name} | others
     own = next(violation for violation in violations if violation.invariant == name)
-    assert own.object_kind and own.evidence
-    assert "0x" in own.message or {"field", "found", "expected"} <= set(own.evidence)
+    assert own.object_kind
+    assert {"field", "found", "expected"} <= set(own.evidence)
 
 
 def test_each_invariant_that_a_word_can_break_is_poked(image: Image) -> None:
