@@ -19,9 +19,9 @@ from harness.errors import BothworldsError, EnvironmentFailure, OutputError
 
 CAMPAIGN_FILE = "campaign.json"
 """What a campaign writes of itself while it runs."""
-SECONDS_AROUND = 1.5
-"""What a campaign takes beside its own time, at least: ending its workers, writing coverage."""
-MINIMUM_SECONDS = 1.0
+SECONDS_AROUND = (1.5, 5.0)
+"""What a campaign takes beside its own time (ending its workers, writing coverage), at first and at most."""
+MINIMUM_SECONDS = 2.0
 """A campaign that would get less than this is left out."""
 
 

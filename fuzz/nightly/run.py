@@ -191,7 +191,7 @@ class _Run:
 
     def _campaigns(self) -> None:
         runner = campaigns.Runner(self.night, self.directory, self.store, self.artefacts, self._save)
-        around = campaigns.SECONDS_AROUND
+        around, at_most = campaigns.SECONDS_AROUND
         while left := campaigns.shares(self.night.campaigns, self.night.builds, self.plan.targets):
             index = min(left)
             record = self.night.campaigns[index]
@@ -217,7 +217,7 @@ class _Run:
                 patches=self.plan.extra_patches,
             )
             record.message = "" if record.state is Ran.DONE else record.message
-            around = max(around, time.monotonic() - started - seconds)
+            around = min(at_most, max(around, time.monotonic() - started - seconds))
 
     def _fresh(self) -> None:
         """Make what is new smaller and run it again."""
