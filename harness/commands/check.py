@@ -21,6 +21,7 @@ from harness.errors import ImageError, InputError
 
 if TYPE_CHECKING:
     from harness.invariants.checker import Checker, CheckReport
+    from harness.kernel_state.elf import Elf
     from harness.kernel_state.memory import MemoryImage
     from harness.kernel_state.state import KernelState
     from harness.view.nodes import Node
@@ -97,7 +98,7 @@ def check(
     """Run the example programs (or take a finding's memory, or an image), and print every invariant and the system."""
     path = Path(what)
     if path.is_file() and path.suffix not in _YAML:
-        tally = _check_image(path, view, config=config, base=base, release=release, extra=extra_patch)
+        tally = _check_image(path, view, config=config, base=base, release=release, extra=extra_patch, force=force)
     elif path.is_dir() or path.name == "finding.yaml" or ("/" in what and path.suffix not in _YAML):
         tally = _check_finding(path, view, force=force)
     else:
@@ -124,15 +125,22 @@ def _check_finding(path: Path, view: View | None, *, force: bool) -> Tally:
 
 
 def _check_image(
-    path: Path, view: View | None, *, config: str, base: str, release: bool, extra: list[Path] | None
+    path: Path, view: View | None, *, config: str, base: str, release: bool, extra: list[Path] | None, force: bool
 ) -> Tally:
     """Judge an image of memory: one that a finding keeps, or the bytes of RAM as they are."""
     from harness.invariants.checker import Checker
     from harness.kernel_state.layout import Layout
+    from harness.kernel_state.memory import words_of
 
     artefacts = built(config, release=release, extra=extra)
     memory = _image(path, _address(base) if base else artefacts.config.secure_ram.base)
     layout = Layout.from_artefacts(artefacts)
+    words_of(memory, artefacts.config.secure_ram.base, artefacts.config.secure_ram.size)  # says if it is not all there
+    if not force and not _holds_kernel(layout.elf, memory):
+        raise ImageError(
+            f"{path}: the kernel in it is not of this build; give --release or --extra-patch as it was built with, "
+            "or judge it all the same with --force"
+        )
     try:
         checker = Checker(layout, artefacts.config, memory, firmware_elf=artefacts.firmware_elf)
     except ImageError as error:
@@ -150,6 +158,13 @@ def _image(path: Path, base: int) -> MemoryImage:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     return Image.from_file(path) if begin in (GZIP_MAGIC, ZIP_MAGIC) else FileImage(path, base)
+
+
+def _holds_kernel(elf: Elf, memory: MemoryImage) -> bool:
+    """Whether the code in a memory is that of a kernel."""
+    inside = elf.symbol("handleSyscall").address
+    code = next(section for section in elf.sections if section.address <= inside < section.address + section.size)
+    return memory.read(elf.physical(code.address), len(code.data)) == code.data
 
 
 def _address(text: str) -> int:

@@ -97,7 +97,7 @@ def test_the_untypeds_after_a_program(capsys: pytest.CaptureFixture[str], execut
     [
         ("short.bin", bytes(1 << 20), "holds 0xe000000..0xe100000"),
         ("empty.bin", b"", "empty"),
-        ("zeros.bin", bytes(1 << 24), "no capabilities"),
+        ("zeros.bin", bytes(1 << 24), "not of this build"),
         ("broken.gz", b"\x1f\x8b" + bytes(100), "damaged"),
         ("broken.image", b"PK" + bytes(100), "not a memory image"),
     ],
@@ -111,6 +111,16 @@ def test_files_that_hold_no_machine(
     assert len(message) == 1
     assert str(path) in message[0]
     assert words in message[0]
+
+
+def test_what_another_kernel_left_is_refused_unless_forced(
+    capsys: pytest.CaptureFixture[str], raw: Path, tmp_path: Path
+) -> None:
+    assert "--release or --extra-patch" in check(capsys, raw, "--release", code=2)[0]
+    zeros = tmp_path / "zeros.bin"
+    zeros.write_bytes(bytes(1 << 24))
+    message = check(capsys, zeros, "--force", code=2)
+    assert f"{zeros}: the memory holds no capabilities" in message[0]
 
 
 def test_an_address_that_is_none(capsys: pytest.CaptureFixture[str], raw: Path) -> None:
