@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fuzz.campaign import Campaign, CampaignSettings, run_campaign
+from fuzz.directory import REPORT
 from fuzz.nightly.record import BuildRecord, CampaignRecord, FindingRecord, Night, Ran
 from fuzz.nightly.store import CAMPAIGNS, Store
 from fuzz.nightly.words import first_line
@@ -17,8 +18,6 @@ from fuzz.progress import Progress
 from harness.build.artefacts import Artefacts
 from harness.errors import BothworldsError, EnvironmentFailure, OutputError
 
-CAMPAIGN_FILE = "campaign.json"
-"""What a campaign writes of itself while it runs."""
 SECONDS_AROUND = (1.5, 5.0)
 """What a campaign takes beside its own time (ending its workers, writing coverage), at first and at most."""
 MINIMUM_SECONDS = 2.0
@@ -132,7 +131,7 @@ def adopt_lost(record: CampaignRecord, directory: Path) -> None:
     """Take over what a campaign that was lost with its night has written of itself, so that it can be resumed."""
     if record.state is Ran.RUNNING:
         try:
-            result = json.loads((directory / record.directories[-1] / CAMPAIGN_FILE).read_text())
+            result = json.loads((directory / record.directories[-1] / REPORT).read_text())
             if isinstance(result, dict):
                 record.results.append(result)
         except (OSError, ValueError, IndexError):

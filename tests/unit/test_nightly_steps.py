@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fuzz.nightly import campaigns, checks, planted, run
+from fuzz.nightly import campaigns, checks, planted, report, run
 from fuzz.nightly.budget import Time
 from fuzz.nightly.checks import LEAST_PROGRAMS, Checks
 from fuzz.nightly.plan import Plan
@@ -187,16 +187,16 @@ def test_a_disk_that_is_full_at_the_end_is_said_and_is_no_success(
     def full(path: Path, _content: str, _option: str = "") -> None:
         raise OutputError(f"{path}: cannot be written: No space left on device")
 
-    real = run.report.write_record
+    real = report.write_record
 
     def first_works(record: Night, directory: Path) -> None:
         if not (directory / "nightly.json").exists():
             real(record, directory)
-            monkeypatch.setattr(run.report, "write_whole", full)
+            monkeypatch.setattr(report, "write_whole", full)
         else:
             full(directory / "nightly.json", "")
 
-    monkeypatch.setattr(run.report, "write_record", first_works)
+    monkeypatch.setattr(report, "write_record", first_works)
     assert one.go() == 3
     captured = capsys.readouterr()
     assert "No space left on device" in captured.out + captured.err
@@ -211,7 +211,7 @@ def test_a_record_that_cannot_be_written_in_between_does_not_end_the_night(
     def full(*_: object) -> None:
         raise OutputError("nightly.json: cannot be written: No space left on device")
 
-    monkeypatch.setattr(run.report, "write_record", full)
+    monkeypatch.setattr(report, "write_record", full)
     one._save()
     one._save()
     assert one.night.troubles == ["nightly.json: cannot be written: No space left on device"]
