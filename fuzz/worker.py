@@ -234,6 +234,7 @@ class Worker:
         if self.inspected and data in self.inspected:
             self.inspected.discard(data)
             inspect = True
+        inspect = inspect or self.checker.unusual(observation)
         if executions % self.settings.check_every and not inspect:
             report = self.checker.check_changed(observation)
             self.totals.check_seconds += report.seconds
@@ -387,7 +388,6 @@ class Worker:
 
     def replace(self) -> None:
         """A new machine; coverage stays where libFuzzer looks for it."""
-        self.totals.machines += 1
         before = self.executor.coverage.ctypes.data
         self.executor.replace()
         if self.executor.coverage.ctypes.data != before:
@@ -463,7 +463,7 @@ class Worker:
     def report(self, *, last: bool = False) -> None:
         """Send the counts."""
         totals = self.totals
-        totals.executions = self.executions
+        totals.executions, totals.machines = self.executions, self.executor.replacements
         totals.started, totals.done = self.statistics.arrays()
         totals.hit = self.hit
         totals.outcomes = self.outcomes
