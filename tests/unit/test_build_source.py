@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.build import source
 from harness.build.cache import CONTENTS, publish
 from harness.build.source import fetch_kernel_source, pinned_package, verify_package
 from harness.errors import BuildFailure, MissingPackage, OutputError
@@ -99,3 +100,24 @@ def test_publish_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("BOTHWORLDS_CACHE", os.fspath(tmp_path / "file" / "cache"))
     with pytest.raises(OutputError, match="set BOTHWORLDS_CACHE"):
         publish("thing", lambda directory: None)
+
+
+def test_a_damaged_source_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOTHWORLDS_CACHE", str(tmp_path))
+    monkeypatch.setattr(source, "pinned_package", lambda: ("1.0", "00ff"))
+    fetched = []
+
+    def vendor(directory: Path, version: str) -> None:
+        fetched.append(version)
+        package(directory)
+
+    monkeypatch.setattr(source, "_vendor", vendor)
+    made = fetch_kernel_source().parent
+    assert (fetch_kernel_source().parent, fetched) == (made, ["1.0"])
+    content = (made / "f.c").read_text()
+    # The same number of bytes, and in no list of contents: only the package's own checksums tell.
+    (made / "f.c").write_text("x" * len(content))
+    (made / CONTENTS).unlink()
+    fetch_kernel_source()
+    assert fetched == ["1.0", "1.0"]
+    assert (made / "f.c").read_text() == content
