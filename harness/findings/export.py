@@ -30,7 +30,7 @@ from harness.errors import BothworldsError, FindingError, OutputError, StageTime
 from harness.findings.bundle import FINDING_FILE, PATCHES, PROGRAM_YAML, Bundle
 from harness.findings.judge import HARNESS_DEFECT, VIOLATION, Judge
 from harness.findings.places import Places
-from harness.findings.replay import lead_to_call
+from harness.findings.replay import FRAMES, lead_to_call
 from harness.findings.reproduce import cold_build, symptoms_of_boot
 from harness.findings.signature import Symptom
 from harness.findings.words import number
@@ -210,6 +210,7 @@ def _connect() -> list[str]:
     return [
         "set confirm off",
         "set pagination off",
+        FRAMES,
         "set width 0",
         f"set substitute-path {SOURCE_NAME} kernel",
         "directory sources",

@@ -32,6 +32,9 @@ SNAPSHOT_SYMBOL = "program_parked"
 ENTRY_SYMBOLS = ("el0_sync", "el0_irq")
 """Where a system call, a fault or an interrupt of a thread enters the kernel."""
 
+FRAMES = "set backtrace limit 24"
+"""At the kernel's entry the stack pointer is the kernel's: gdb finds no end to the frames of a thread."""
+
 
 def lead_to_call(artefacts: Artefacts, call: int, label: str) -> list[str]:
     """Commands of gdb that lead a machine with a program in its flash from reset to right before a call."""
@@ -81,6 +84,7 @@ class Replay:
         return [
             "set confirm off",
             "set pagination off",
+            FRAMES,
             f"directory {shlex.quote(str(self.artefacts.kernel_source.parent))}",
             f"directory {shlex.quote(str(PROJECT))}",
             *(f"add-symbol-file {shlex.quote(str(path))}" for path in self._more_symbols()),
