@@ -28,6 +28,7 @@ from harness.invariants import (  # noqa: F401 (they register their invariants)
 )
 from harness.invariants.changes import SMC_COUNT, WorldChanges
 from harness.invariants.definitions import Context, Facts, Invariant, Judgement, Request, Violation, invariants
+from harness.invariants.novelty import Novelty
 from harness.invariants.regions import RegionMap
 from harness.invariants.smc import SmcAuthority, log_entries
 from harness.kernel_state.elf import Elf
@@ -105,11 +106,14 @@ class Checker:
         self.regions = RegionMap(config)
         self.snapshot = KernelState(layout, config, snapshot_memory, report=report_in(config, snapshot_memory))
         if not len(self.snapshot.caps):
-            raise ImageError("the snapshot holds no capabilities: it is not of this kernel build, or was not taken yet")
+            raise ImageError(
+                "the memory holds no capabilities: it is not of this kernel build, or the kernel had not booted"
+            )
         self._hints = list(self.snapshot.containers)
         self.smc = SmcAuthority(self.snapshot, interface) if interface is not None else None
         self.facts = self._facts(firmware_elf)
         self._changes = WorldChanges(self.snapshot, self.regions, self.facts)
+        self._novelty = Novelty(self.snapshot)
         self._rams: dict[int, tuple[MemoryImage, Ram]] = {}
         start = self.check(snapshot_memory, families=[world.FAMILY])
         self._judged = start.judged
@@ -157,6 +161,15 @@ class Checker:
             self._judge(entry, context, result)
         result.seconds = time.perf_counter() - start
         return result
+
+    def unusual(self, observation: Any) -> bool:
+        """Whether the state after a program deserves a judgement by all invariants; asked once after each program.
+
+        It does if threads, endpoints and notifications are in states that this checker has not seen together, within
+        limits (harness/invariants/novelty.py). The answers depend on the programs alone.
+        """
+        ram = self._ram(observation.memory)
+        return ram is not None and self._novelty.new(ram)
 
     def check_changed(self, observation: Any, memory: MemoryImage | None = None) -> CheckReport:
         """The world family after one program, from the pages that it changed.
