@@ -53,7 +53,7 @@ def test_findings_of_the_first_format_are_read(path: Path) -> None:
     use(path)
 
 
-@settings(max_examples=70)
+@settings(max_examples=40)
 @given(name=st.sampled_from(FILES), data=st.data())
 def test_a_damaged_file(tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject) -> None:
     finding = Path(shutil.copytree(KEPT[0], tmp_path_factory.mktemp("damaged") / "finding"))
@@ -88,7 +88,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=70)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_an_edited_field(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Whatever a field of `finding.yaml` is changed to, in either format."""
