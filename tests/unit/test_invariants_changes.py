@@ -109,7 +109,7 @@ def test_a_long_chain_of_new_cnodes_ends() -> None:
     machine = Machine()
     checker = machine.checker()
     before = machine.memory.bytes.copy()
-    for number in range(3000):
+    for number in range(1000):
         node = machine.arena + 0x40 * number
         holder = machine.slot(50) if not number else machine.slot(0, node - 0x40)
         machine.set(holder, machine.cap("cnode_cap", capCNodePtr=machine.virtual(node), capCNodeRadix=1))
@@ -163,3 +163,25 @@ def test_random_changes_are_judged_alike(seed: int) -> None:
         compare(machine, checker, before)
         if random.integers(3) == 0:
             machine.memory.bytes[:] = before
+
+
+@pytest.mark.parametrize(
+    ("root", "expected", "fast"),
+    [("the old one", [], True), ("a new one", [], True), ("a page that is none", ["ns_bit_matches_world"], False)],
+)
+def test_a_new_asid_pool_leads_to_address_spaces(root: str, expected: list[str], fast: bool) -> None:
+    machine = Machine()
+    checker = machine.checker()
+    before = machine.memory.bytes.copy()
+    pool, new = machine.arena + 0x2000, machine.arena + 0x3000
+    machine.set(machine.slot(50), machine.cap("asid_pool_cap", capASIDPool=machine.virtual(pool)))
+    machine.set(machine.slot(51), machine.cap("page_global_directory_cap", capPGDBasePtr=machine.virtual(new)))
+    machine.memory.put(machine.var("armKSASIDTable") + 8, machine.virtual(pool))
+    roots = {"the old one": machine.pgd, "a new one": new, "a page that is none": machine.arena + 0x4000}
+    machine.memory.put(pool + 16, machine.virtual(roots[root]))
+    if expected:
+        # What lies there happens to map normal RAM as if it were secure.
+        table = machine.arena + 0x5000
+        machine.entry(roots[root], 0, table | 3)
+        machine.entry(table, 0, 0x40000000 | 0x401)
+    assert compare(machine, checker, before) == (expected, fast)
