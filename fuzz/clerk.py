@@ -4,13 +4,40 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import OutputError
+from harness.execution.audit import Difference
 from harness.findings.filing import Filer, Origin, Reduced
+from harness.findings.judge import HARNESS_DEFECT
+from harness.findings.minimise import Budget, Limits
+from harness.findings.signature import Signature, Symptom
+from harness.protocol import CALL_BYTES
 
 RETRY_SECONDS = 15.0
+
+
+@dataclass
+class Known:
+    """A symptom that was seen before, and how its last finding is called."""
+
+    seen: int = 0
+    signature: Signature | None = None
+
+
+class Patience(Budget):
+    """What may be spent on one finding; nothing more once the campaign asks for an end."""
+
+    def __init__(self, limits: Limits, stopping: Callable[[], bool]) -> None:
+        super().__init__(limits)
+        self._stopping = stopping
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left."""
+        return super().over or self._stopping()
 
 
 class Clerk:
@@ -59,3 +86,11 @@ class Clerk:
                 written.append((reduced, path))
                 self._unwritten.remove((reduced, origin))
         return written
+
+
+def defect_of_restore(program: bytes, differences: Sequence[Difference]) -> Reduced:
+    """The finding that the harness itself is wrong: a restored machine differs from the snapshot."""
+    evidence = {"differences": [str(difference) for difference in differences[:32]], "count": len(differences)}
+    symptom = Symptom(HARNESS_DEFECT, "", "restore", f"{len(differences)} differences after a restore", evidence)
+    whole = program[: len(program) // CALL_BYTES * CALL_BYTES]
+    return Reduced(whole, Signature(HARNESS_DEFECT, "restore", "-"), None, False, None, symptom)

@@ -12,9 +12,10 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from fuzz import worker
+from fuzz import process
 from fuzz.messages import Phase, Programs, Refile, Request, Stop, Trouble, WorkerSettings
 from fuzz.stopping import SIGNALS
+from fuzz.worker import LEFT_NORMALLY
 from harness.errors import InputError
 
 FRUITLESS = 16
@@ -58,7 +59,7 @@ class Member:
         context = multiprocessing.get_context("spawn")
         self.pipe, remote = context.Pipe()
         self._process = context.Process(
-            target=worker.main, args=(self.settings, remote), name=f"worker-{self.settings.number}"
+            target=process.main, args=(self.settings, remote), name=f"worker-{self.settings.number}"
         )
         # Until it ignores them itself, no signal reaches the new process: it inherits what is blocked.
         old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -146,7 +147,7 @@ class Member:
         """
         fatal = self.fatal
         code = self.close(5.0)
-        if fatal is None and code == worker.LEFT_NORMALLY:
+        if fatal is None and code == LEFT_NORMALLY:
             self.ended, self.phase = True, Phase.ENDED
             return None
         reason = f"{fatal.message}: {fatal.detail}".removesuffix(": ") if fatal else _exit(code)

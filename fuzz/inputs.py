@@ -10,11 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from fuzz import libfuzzer
 from fuzz.corpus import file_name
-from fuzz.mutators import Mutator
+from fuzz.messages import WorkerSettings
+from fuzz.mutators import Choice, Mutator, TypedMutator, mix_of, restricted
+from fuzz.shapes import shapes_of
+from fuzz.targets import load_target
+from harness.programs.interfaces import Interface
 
 LOG_BYTES = 4 << 20
 """A log that is longer begins anew."""
@@ -80,3 +84,19 @@ class Inputs:
                 position = os.lseek(log, 0, os.SEEK_SET)
         self._position = position
         return libfuzzer.NEW_INPUT in text
+
+
+def mutator_of(settings: WorkerSettings, interface: Interface, native: Callable[..., bytes]) -> Mutator:
+    """What makes a worker's programs; `native` is libFuzzer's own mutator: data, maximum size."""
+    target = load_target(settings.target)
+    shapes = shapes_of(interface, target)
+    typed = TypedMutator(
+        shapes,
+        seed=settings.seed,
+        maximum_calls=settings.maximum_calls,
+        native=native if settings.mutators is Choice.BOTH else None,
+    )
+    mutator: Mutator = native if settings.mutators is Choice.NATIVE else typed
+    if target.exclusive:
+        mutator = restricted(mutator, shapes)
+    return mix_of(settings.mix, mutator) if settings.mix else mutator

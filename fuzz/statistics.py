@@ -71,6 +71,32 @@ class CallStatistics:
 assert BUFFERED_CALLS >= MAXIMUM_CALLS
 
 
+class JudgedObjects:
+    """Counts checks and judged objects by invariant."""
+
+    def __init__(self) -> None:
+        self._judged: dict[str, tuple[int, int]] = {}
+        self._usual: Mapping[str, int] = {}
+        self._usual_checks = 0
+
+    def add(self, judged: Mapping[str, int]) -> None:
+        """Add what a check judged, objects by invariant. Nearly always that is the same table: it is only counted."""
+        if judged is self._usual:
+            self._usual_checks += 1
+            return
+        self._add_usual()
+        self._usual, self._usual_checks = judged, 1
+
+    def _add_usual(self) -> None:
+        checks, self._usual_checks = self._usual_checks, 0
+        add_judged(self._judged, {name: (checks, objects * checks) for name, objects in self._usual.items()})
+
+    def table(self) -> dict[str, tuple[int, int]]:
+        """Invariant -> (checks, objects)."""
+        self._add_usual()
+        return dict(self._judged)
+
+
 @dataclass
 class Totals:
     """What a worker has counted so far; totals of several workers can be merged.

@@ -10,13 +10,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import signal
 import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
@@ -25,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuzz import libfuzzer
-from fuzz.clerk import Clerk
+from fuzz.clerk import Clerk, Known, Patience, defect_of_restore
 from fuzz.corpus import read_corpus
-from fuzz.inputs import Inputs
+from fuzz.inputs import Inputs, mutator_of
 from fuzz.messages import (
     Added,
     Doing,
@@ -43,19 +40,15 @@ from fuzz.messages import (
     Trouble,
     WorkerSettings,
 )
-from fuzz.mutators import Choice, Mutator, TypedMutator, mix_of, restricted
 from fuzz.pending import Pending
-from fuzz.shapes import shapes_of
-from fuzz.statistics import CallStatistics, Totals
-from fuzz.stopping import SIGNALS
-from fuzz.targets import load_target
+from fuzz.statistics import CallStatistics, JudgedObjects, Totals
 from harness.errors import BothworldsError, InputError, MachineError
 from harness.execution.executor import Executor
 from harness.execution.observation import Outcome
 from harness.findings.filing import Filer, Origin, Reduced
-from harness.findings.judge import HANGS, HARNESS_DEFECT, Judge, of_outcome
-from harness.findings.minimise import Budget, Limits
-from harness.findings.signature import NOWHERE, Signature, Symptom, signature_of
+from harness.findings.judge import HANGS, Judge, of_outcome
+from harness.findings.minimise import Limits
+from harness.findings.signature import NOWHERE, Symptom, signature_of
 from harness.invariants.checker import CheckReport
 from harness.programs.interfaces import Interface
 from harness.protocol import CALL_BYTES
@@ -72,27 +65,6 @@ FIRST_PAUSE = 0.1
 ATTEMPTS = 3
 """Times that reducing a finding is begun again because its machine was lost."""
 LEFT_NORMALLY = 0
-
-
-@dataclass
-class Known:
-    """A symptom that was seen before, and how its last finding is called."""
-
-    seen: int = 0
-    signature: Signature | None = None
-
-
-class Patience(Budget):
-    """What may be spent on one finding; nothing more once the campaign asks for an end."""
-
-    def __init__(self, limits: Limits, stopping: Callable[[], bool]) -> None:
-        super().__init__(limits)
-        self._stopping = stopping
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing is left."""
-        return super().over or self._stopping()
 
 
 class Worker:
@@ -121,9 +93,7 @@ class Worker:
         self.registration: libfuzzer.Registration | None = None
         self.next_progress = 0.0
         self.totals = Totals()
-        self.judged: dict[str, list[int]] = {}
-        self.usual: dict[str, int] = {}
-        self.usual_checks = 0
+        self.judged = JudgedObjects()
 
         artefacts = settings.artefacts
         self.interface = Interface.load(artefacts)
@@ -171,19 +141,7 @@ class Worker:
             changed: bytes = atheris.Mutate(data, maximum_bytes)
             return changed
 
-        target = load_target(settings.target)
-        shapes = shapes_of(self.interface, target)
-        typed = TypedMutator(
-            shapes,
-            seed=settings.seed,
-            maximum_calls=settings.maximum_calls,
-            native=native if settings.mutators is Choice.BOTH else None,
-        )
-        mutator: Mutator = native if settings.mutators is Choice.NATIVE else typed
-        if target.exclusive:
-            mutator = restricted(mutator, shapes)
-        if settings.mix:
-            mutator = mix_of(settings.mix, mutator)
+        mutator = mutator_of(settings, self.interface, native)
         # What is there now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -242,7 +200,7 @@ class Worker:
             report = self.judge.check(observation)
             self.totals.check_seconds_whole += report.seconds
             self.totals.whole_checks += 1
-        self.count(report)
+        self.judged.add(report.judged)
         if report.requests:
             self.settle(report, data)
         if report.violations:
@@ -255,22 +213,6 @@ class Worker:
         coverage = self.executor.coverage.copy()
         self.judge.settle(report, data)
         self.executor.coverage[:] = coverage
-
-    def count(self, report: CheckReport) -> None:
-        """Add what a check judged. Nearly always that is the snapshot's own table: those are only counted."""
-        if report.judged is self.usual:
-            self.usual_checks += 1
-            return
-        self.count_usual()
-        self.usual, self.usual_checks = report.judged, 1
-
-    def count_usual(self) -> None:
-        """Add the checks that are not added yet."""
-        for name, objects in self.usual.items():
-            entry = self.judged.setdefault(name, [0, 0])
-            entry[0] += self.usual_checks
-            entry[1] += objects * self.usual_checks
-        self.usual_checks = 0
 
     def audit(self, data: bytes) -> bool:
         """Whether the restored machine equals the snapshot; if not, that is a finding and the machine is replaced.
@@ -285,17 +227,7 @@ class Worker:
         if broken:
             self.replace()
             return False
-        evidence = {"differences": [str(difference) for difference in differences[:32]], "count": len(differences)}
-        symptom = Symptom(HARNESS_DEFECT, "", "restore", f"{len(differences)} differences after a restore", evidence)
-        reduced = Reduced(
-            data[: len(data) // CALL_BYTES * CALL_BYTES],
-            Signature(HARNESS_DEFECT, "restore", "-"),
-            None,
-            False,
-            None,
-            symptom,
-        )
-        self.publish(reduced)
+        self.publish(defect_of_restore(data, differences))
         self.replace()
         return False
 
@@ -467,8 +399,7 @@ class Worker:
         totals.started, totals.done = self.statistics.arrays()
         totals.hit = self.hit
         totals.outcomes = self.outcomes
-        self.count_usual()
-        totals.invariants = {name: (checks, objects) for name, (checks, objects) in self.judged.items()}
+        totals.invariants = self.judged.table()
         if self.repeated:
             self.send(Repeated(dict(self.repeated)))
             self.repeated.clear()
@@ -497,44 +428,3 @@ class Worker:
         self.report(last=True)
         self.close()
         os._exit(LEFT_NORMALLY if trouble is None else trouble.exit_code)
-
-
-def main(settings: WorkerSettings, pipe: Connection) -> None:
-    """The worker's process."""
-    # The campaign decides when its workers stop, whatever reaches the whole process group.
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    log = _open_log(settings.log)
-    if settings.core is not None:
-        with contextlib.suppress(OSError):  # it may have been taken from us since the campaign began
-            os.sched_setaffinity(0, {settings.core})
-    worker: Worker | None = None
-    try:
-        worker = Worker(settings, pipe, log)
-        worker.boot()
-        worker.fuzz()
-    except BothworldsError as error:
-        reason, _, rest = str(error).partition("\n")
-        _last_words(pipe, Trouble(reason, fatal=True, exit_code=error.exit_code, detail=rest))
-    except Exception:
-        _last_words(pipe, Trouble("a defect of the fuzzer", fatal=True, detail=traceback.format_exc()))
-    if worker is not None:
-        worker.close()
-    os._exit(3)
-
-
-def _open_log(path: Path) -> int:
-    """Let standard output and error go to the log; where that cannot be written, to memory."""
-    try:
-        log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    except OSError:
-        log = os.memfd_create("log", os.MFD_CLOEXEC)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    return 2
-
-
-def _last_words(pipe: Connection, trouble: Trouble) -> None:
-    with contextlib.suppress(OSError):
-        pipe.send(trouble)
