@@ -131,9 +131,10 @@ class Checks:
         """Stored programs of planted bugs, then their campaigns if the plan has any."""
         wanted = self._plan.planted
         bugs = planted.chosen(self._plan)
-        self._keep_of(planted.in_turn(bugs, self._last, "program"), "program", self._program)
+        earlier = self._store.before(self._directory)
+        self._keep_of(planted.in_turn(bugs, earlier, "program"), "program", self._program)
         if wanted.campaigns:
-            some = planted.in_turn(bugs, self._last, "campaign")[: wanted.campaigns]
+            some = planted.in_turn(bugs, earlier, "campaign")[: wanted.campaigns]
             self._keep_of(some, "campaign", self._campaign)
 
     def _keep_of(

@@ -28,10 +28,12 @@ def chosen(plan: Plan) -> list[PlantedBug]:
     return [bug for bug in planted_bugs() if any(fnmatchcase(bug.name, p) for p in plan.planted.programs)]
 
 
-def in_turn(bugs: Sequence[PlantedBug], last: Night | None, how: str) -> list[PlantedBug]:
-    """The same bugs, those first that the last night had no time for."""
-    done = {one.name for one in last.planted if one.how == how and one.state is not Caught.POSTPONED} if last else set()
-    return sorted(bugs, key=lambda bug: bug.name in done)
+def in_turn(bugs: Sequence[PlantedBug], nights: Sequence[Night], how: str) -> list[PlantedBug]:
+    """The same bugs, those first that have not been tried for the longest time; `nights`: earlier ones, in order."""
+    tried: dict[str, int] = {}
+    for number, night in enumerate(nights, 1):
+        tried |= {one.name: number for one in night.planted if one.how == how and one.state is not Caught.POSTPONED}
+    return sorted(bugs, key=lambda bug: tried.get(bug.name, 0))
 
 
 def replay_program(bug: PlantedBug, config: MachineConfig, *, release: bool, directory: Path) -> PlantedRecord:

@@ -95,14 +95,15 @@ class Store:
         assert match is not None
         return int(match[1])
 
+    def before(self, night: Path) -> list[Night]:
+        """Records of all nights before that one that can be read, the oldest first."""
+        paths = [path for path in self.nights() if self.number(path) < self.number(night)]
+        return [record for path in paths if (record := read_record(path)) is not None]
+
     def last_complete(self, before: Path) -> Night | None:
         """The newest complete night before that one."""
-        for path in reversed(self.nights()):
-            if self.number(path) < self.number(before):
-                night = read_record(path)
-                if night is not None and night.state is NightState.COMPLETE:
-                    return night
-        return None
+        complete = (night for night in reversed(self.before(before)) if night.state is NightState.COMPLETE)
+        return next(complete, None)
 
     def unfinished(self) -> tuple[Path, Night] | None:
         """The newest night and its record, if it was interrupted or lost."""

@@ -130,9 +130,15 @@ def test_only_what_a_planted_bug_must_give_is_a_catch(shown: list[str], release:
 def test_the_next_night_begins_with_what_there_was_no_time_for() -> None:
     bugs = planted_bugs()[:3]
     names = [bug.name for bug in bugs]
-    last = night(planted=[caught(names[0]), caught(names[1], Caught.POSTPONED), caught(names[2])])
-    assert [bug.name for bug in planted.in_turn(bugs, last, "program")] == [names[1], names[0], names[2]]
-    assert [bug.name for bug in planted.in_turn(bugs, None, "program")] == names
+    first = night(planted=[caught(names[0]), caught(names[1], Caught.POSTPONED), caught(names[2], Caught.POSTPONED)])
+    second = night(planted=[caught(names[1]), caught(names[2], Caught.POSTPONED), caught(names[0], Caught.POSTPONED)])
+
+    def order(*nights: Night) -> list[str]:
+        return [bug.name for bug in planted.in_turn(bugs, nights, "program")]
+
+    assert order() == names
+    assert order(first) == [names[1], names[2], names[0]]
+    assert order(first, second) == [names[2], names[0], names[1]], "nobody waits for ever"
     assert planted.postponed(bugs[0], "campaign").how == "campaign"
 
 
