@@ -29,8 +29,9 @@ from harness.kernel_state.state import ContainerKind, KernelState
 
 Array = np.ndarray[Any, Any]
 
-_SLOTS, _TABLE, _POOL, _FIXED = 1, 2, 3, 4
-"""What a page of secure RAM holds in the snapshot: slots, a table, an ASID pool, words that never change."""
+_SLOTS, _TABLE, _POOL, _FIXED, _POOLS = 1, 2, 3, 4, 5
+"""What a page of secure RAM holds in the snapshot: slots, a table, an ASID pool, words that never change, pointers to
+ASID pools."""
 _SLOT_WORDS = 4
 _PAGE_SLOTS = PAGE_WORDS // _SLOT_WORDS
 _TABLE_LEVELS = {
@@ -118,9 +119,12 @@ class WorldChanges:
         for _, address in state.asid_pools:
             if ram.holds(address, 1 << PAGE_BITS):
                 self._mark(address - ram.base, 1 << PAGE_BITS, _POOL)
-        for name in (*world.WINDOW_TABLES, "armKSASIDTable"):
+        for name in world.WINDOW_TABLES:
             if name in layout.types.variables:
                 self._mark(state.global_address(name) - ram.base, layout.variable(name).size, _FIXED)
+        first, size = state.global_address("armKSASIDTable") - ram.base, layout.variable("armKSASIDTable").size
+        self._mark(first, size, _POOLS)
+        self._asid_table = range(first >> 3, (first + size) >> 3)
         for name in ("intStateIRQNode", "ksIdleThread"):
             offset = state.global_address(name) - ram.base
             if self._kinds[offset >> PAGE_BITS] in (0, _FIXED):
@@ -204,8 +208,8 @@ class WorldChanges:
                 page = (base - ram.base) >> PAGE_BITS
                 verdict = _Verdict(True, False, table=page, level=_TABLE_LEVELS[name], leads=True)
             else:
-                # An ASID pool that is not among the snapshot's makes new address spaces: see the full check.
-                verdict = _Verdict(name != "asid_pool_cap" or self._pool_known(base), False)
+                # An ASID pool matters as soon as armKSASIDTable leads to it.
+                verdict = _Verdict(True, False)
         elif name == "reply_cap" and (thread := self._replied(caps)) is not None:
             first = (thread - ram.base) >> self._layout.slot_bits
             verdict = _Verdict(True, False, first, self._layout.tcb_slots, first + self._buffer_index, leads=True)
@@ -222,9 +226,6 @@ class WorldChanges:
         pointer = int(caps.field("reply_cap", "capTCBPtr", np.zeros(1, np.int64))[0])
         thread = self._layout.physical(pointer) & -(1 << self._layout.tcb_bits)
         return thread if self._state.ram.holds(thread, 1 << self._layout.tcb_bits) else None
-
-    def _pool_known(self, base: int) -> bool:
-        return any(address == base for _, address in self._state.asid_pools)
 
     def _entry(self, level: int, entry: int) -> tuple[bool, int]:
         """Whether a table entry is right by itself, and the page of the table that it points to (-1: none)."""
@@ -339,17 +340,31 @@ class _Work:
                     return False
                 if verdict.leads and not self._follow(verdict):
                     return False
-            elif kind == _FIXED:
+            elif kind == _FIXED or (kind == _POOLS and at not in world._asid_table):
                 return False
             else:
                 entry = high if at & 1 else low
                 if kind == _TABLE:
                     if not self._entry(entry, world._tables[at >> _PAGE_WORD_SHIFT]):
                         return False
+                elif kind == _POOLS:
+                    if entry and not self._pool(entry):
+                        return False
                 elif entry:
                     # An address space that is new must have a known root.
                     address = world._layout.physical(entry)
                     self.links.append(((address - world._base) >> PAGE_BITS, 0))
+        return True
+
+    def _pool(self, pointer: int) -> bool:
+        """The address spaces of an ASID pool that is new; False if it cannot be one."""
+        world, ram = self._world, self._ram
+        address = world._layout.physical(pointer)
+        if address & ((1 << PAGE_BITS) - 1) or not ram.holds(address, 1 << PAGE_BITS):
+            return False
+        words = ram.pages[(address - ram.base) >> PAGE_BITS]
+        for root in words[words.nonzero()[0]].tolist():
+            self.links.append(((world._layout.physical(root) - world._base) >> PAGE_BITS, 0))
         return True
 
     def _follow(self, start: _Verdict) -> bool:

@@ -29,7 +29,7 @@ Array = np.ndarray[Any, Any]
 
 MAXIMUM_SLOTS = 1 << 19
 """Bound of the search for slots: all of secure RAM."""
-MAXIMUM_NESTING = 1 << 10
+MAXIMUM_NESTING = 1 << 12
 """Bound of CNodes within CNodes that the search follows; what lies deeper is not found, and links to it are wrong."""
 _TTBR_ADDRESS = ((1 << 48) - 1) & ~1
 
