@@ -302,12 +302,13 @@ class _Conductor:
         if part is not None:
             campaign.earlier = merge([campaign.earlier, part])
         self._seconds_before[number] = campaign.worker_seconds.get(number, 0.0)
+        short = reason.partition("\n")[0].rstrip(": ")
         if not member.given_up:
             again = "" if self._over() else ", and is started again"
-            campaign.notes.add(f"worker {number} was lost{again}", f"{reason}; its log is {member.settings.log}")
+            campaign.notes.add(f"worker {number} was lost{again}", f"{short}; its log is {member.settings.log}")
             return
         message = f"worker {number} cannot go on: {reason}\n  its log is {member.settings.log}"
-        campaign.notes.add(f"worker {number} was given up", reason)
+        campaign.notes.add(f"worker {number} was given up", short)
         if all(other.over and not other.ended for other in self._members):
             bad_input = member.fatal is not None and member.fatal.exit_code == InputError.exit_code
             raise (InputError if bad_input else EnvironmentFailure)(message)

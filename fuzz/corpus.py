@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -169,17 +170,18 @@ def renew(directory: Path, interface: Interface) -> str:
     # A link's target has its old programs beside itself.
     place = directory.resolve()
     beside = place.with_name(f"{place.name}-{(encoded.old_identity if encoded else None) or 'unreadable'}")
-    number = 1
-    while beside.exists():
-        number += 1
-        beside = beside.with_name(f"{beside.name.partition('.')[0]}.{number}")
     try:
         work = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place.parent))
         work.chmod(0o755)
         for program in encoded.programs if encoded else ():
             add_program(work, program)
         write_interface(work, interface)
-        place.rename(beside)
+        if beside.is_dir():  # it was put there before: kernels take turns in one directory
+            for program in read_corpus(place):
+                add_program(beside, program)
+            shutil.rmtree(place)
+        else:
+            place.rename(beside)
         work.rename(place)
     except OSError as error:
         raise OutputError(f"{place}: cannot be written: {error.strerror or error}") from error

@@ -150,7 +150,7 @@ class Member:
         if fatal is None and code == LEFT_NORMALLY:
             self.ended, self.phase = True, Phase.ENDED
             return None
-        reason = f"{fatal.message}: {fatal.detail}".removesuffix(": ") if fatal else _exit(code)
+        reason = f"{fatal.message}\n{fatal.detail}".strip() if fatal else _exit(code)
         self.fruitless = 0 if self.executions >= GOT_ON else self.fruitless + 1
         hopeless = fatal is not None and fatal.exit_code == InputError.exit_code
         if hopeless or self.fruitless >= (FRUITLESS if ever_ready else FRUITLESS_AT_START):

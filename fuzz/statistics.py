@@ -131,18 +131,19 @@ class Totals:
     def labels(self, names: Sequence[str], errors_by_number: Mapping[int, str] | None = None) -> dict[str, Any]:
         """For each label: attempted, succeeded, and errors by name, or by number where they have none."""
         known = errors_by_number or {}
+        started = np.zeros(len(names), np.int64)
+        done = np.zeros((len(names), ERRORS), np.int64)
+        started[: len(self.started)], done[: len(self.done)] = self.started, self.done
         table = {}
-        for index, name in enumerate(names[: len(self.started)]):
+        for index, name in enumerate(names):
             errors = {
-                known.get(error, str(error)): int(count)
-                for error, count in enumerate(self.done[index])
-                if error and count
+                known.get(error, str(error)): int(count) for error, count in enumerate(done[index]) if error and count
             }
-            if self.started[index]:
-                errors["no answer"] = int(self.started[index])
+            if started[index]:
+                errors["no answer"] = int(started[index])
             table[name] = {
-                "attempted": int(self.started[index] + self.done[index].sum()),
-                "succeeded": int(self.done[index, 0]),
+                "attempted": int(started[index] + done[index].sum()),
+                "succeeded": int(done[index, 0]),
                 "errors": errors,
             }
         return table

@@ -113,6 +113,6 @@ def torn_files(directory: Path) -> list[Path]:
 
 
 def count_of(trouble: str, text: str) -> int:
-    """How often a trouble happened, as the text of a summary says."""
-    found = re.search(re.escape(trouble) + r" \((?:(\d+) times, first )?after ", text)
-    return 0 if found is None else int(found[1] or 1)
+    """How often a trouble happened, as the summary says, which comes last."""
+    found = re.findall(re.escape(trouble) + r" \((?:(\d+) times, first )?after ", text)
+    return int(found[-1] or 1) if found else 0

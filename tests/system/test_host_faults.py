@@ -72,7 +72,7 @@ def test_machines_killed_at_random_cost_nothing(planted: Artefacts, tmp_path: Pa
     assert result["state"] == "interrupted" and result["executions"] > 0
     lost = sum(count_of(f"worker {number}: machine lost, and replaced", output) for number in (0, 1))
     workers = result["restarts"]["workers"]
-    # A machine that is killed while a finding is reduced is replaced without a word, one that is going anyway not at all.
+    # One that is killed while a finding is reduced is replaced without a word, one that is going anyway not at all.
     assert 0 < lost + workers <= killed and lost <= result["restarts"]["machines"]
     assert not torn_files(tmp_path) and not list((tmp_path / "pending").iterdir())
     assert len(list((tmp_path / "corpus").glob("[0-9a-f]*"))) == result["corpus"]["programs"] > 20

@@ -112,6 +112,9 @@ def test_a_corpus_of_another_call_table_is_encoded_again(tmp_path: Path, interfa
     (old,) = [path for path in tmp_path.iterdir() if path != directory]
     assert str(old) in said and len(corpus.read_corpus(old)) == 2, "nothing is thrown away"
     assert corpus.renew(directory, other) == ""
+    for table in (interface, other):  # as debug and release kernels in turn
+        corpus.renew(directory, table)
+    assert len(list(tmp_path.iterdir())) == 3 and len(corpus.read_corpus(directory)) == 1
 
 
 def test_a_corpus_with_a_damaged_call_table_is_put_aside(tmp_path: Path, interface: Interface) -> None:

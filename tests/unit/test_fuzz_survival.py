@@ -200,7 +200,7 @@ def test_a_worker_that_never_gets_on_is_given_up_after_growing_pauses(monkeypatc
     while not one.over:
         monkeypatch.setattr(one, "_process", Worker(3))
         one.fatal = Trouble("no machine", fatal=True, detail="why")
-        assert one.left(ever_ready=True, runs_left=0) == "no machine: why"
+        assert one.left(ever_ready=True, runs_left=0) == "no machine\nwhy"
         pauses.append(one.resume_at - time.monotonic())
     assert len(pauses) == crew.FRUITLESS and pauses[6] > 16 * pauses[1] > 0 and one.given_up
     early = member(monkeypatch)
