@@ -65,9 +65,14 @@ void decode(const byte *program, word index, struct decoded *out)
         word v = value(program, index, p->offset, p->kind);
         if (p->words > 1) { /* from one selector, in steps through the pool */
             const struct pool *pool = &pools[p->kind];
-            word low = row[p->offset], step = row[p->offset + 1];
-            for (word i = 0; i < p->words; i++)
-                out->words[p->index + i] = low == 0xff ? v : pool_values[pool->first + (low + i * step) % pool->length];
+            word length = pool->length, at = row[p->offset] % length, step = row[p->offset + 1] % length;
+            word raw = row[p->offset] == 0xff && !pool->closed;
+            for (word i = 0; i < p->words; i++) {
+                out->words[p->index + i] = raw ? v : pool_values[pool->first + at];
+                at += step;
+                if (at >= length)
+                    at -= length;
+            }
             continue;
         }
         if (p->place == PLACE_CAP) {

@@ -17,8 +17,8 @@ import numpy as np
 from harness import protocol
 from harness.execution.restore_set import Range
 from harness.machine.memory import Image, MachineMemory
-from harness.programs.descriptions import Action, Place
-from harness.programs.encodings import Decoder, records
+from harness.programs.descriptions import Action
+from harness.programs.encodings import ARGUMENTS_OFFSET, Decoder, records
 from harness.programs.interfaces import Interface
 from harness.protocol import CALL_BYTES, PAGE
 
@@ -46,11 +46,12 @@ class LoosePages:
         labels = {call.label_name: call.label for call in interface.calls if call.label}
         self._buffer_word = {labels[name]: word for name, word in _BUFFER_WORD.items() if name in labels}
         self._retype = labels.get(_RETYPE, 0)
-        # A message can carry a label, too.
-        told = {n for n, c in enumerate(interface.calls) if any(p.place is Place.INFO for p in c.parameters)}
-        settling = {n for n, c in enumerate(interface.calls) if c.label in self._buffer_word} | told
+        settling = {n for n, c in enumerate(interface.calls) if c.label in self._buffer_word}
         calls = len(interface.calls)
         self._harmless = bytes(value for value in range(256) if value % calls not in settling)
+        # A message can carry a label, too: its first argument.
+        told = interface.pools["label"].values
+        self._harmless_labels = bytes(n for n in range(256) if told[n % len(told)] not in self._buffer_word)
         jumps = {n for n, c in enumerate(interface.calls) if c.action is Action.JUMP}
         self._no_jumps = bytes(value for value in range(256) if value % calls not in jumps)
         self._saved: dict[int, bytes] = {}
@@ -62,10 +63,14 @@ class LoosePages:
 
         Tells whether code may have run there: then the machine has to be replaced.
         """
-        pages = {page for page in stored if not self._covered(page)}
-        if program[::CALL_BYTES].translate(None, self._harmless):
+        pages = {page for page in stored if not self._covered(page)} if stored else set()
+        settles = program[::CALL_BYTES].translate(None, self._harmless)
+        if settles or program[ARGUMENTS_OFFSET::CALL_BYTES].translate(None, self._harmless_labels):
             self._add_buffers(program, pages)
-        self._changed = [page for page in pages if self._memory.view(page, PAGE).tobytes() != self._before(page)]
+        if not pages:
+            return False
+        # Without a restore in between, what older programs changed is still to be restored.
+        self._changed += [page for page in pages if self._memory.view(page, PAGE).tobytes() != self._before(page)]
         return bool(self._changed) and bool(program[::CALL_BYTES].translate(None, self._no_jumps))
 
     def restore(self) -> None:
