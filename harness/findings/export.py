@@ -27,7 +27,7 @@ from harness.build.kernel import SOURCE_NAME
 from harness.build.patches import read_series
 from harness.build.source import PACKAGE, pinned_package
 from harness.errors import BothworldsError, FindingError, OutputError, StageTimeout
-from harness.findings.bundle import FINDING_FILE, PATCHES, PROGRAM_YAML, Bundle
+from harness.findings.bundle import FINDING_FILE, OWN, PATCHES, PROGRAM_YAML, Bundle
 from harness.findings.judge import HARNESS_DEFECT, VIOLATION, Judge
 from harness.findings.places import Places
 from harness.findings.replay import FRAMES, lead_to_call
@@ -35,6 +35,7 @@ from harness.findings.reproduce import cold_build, symptoms_of_boot
 from harness.findings.signature import Symptom
 from harness.findings.words import number
 from harness.kernel_state.elf import Elf
+from harness.kernel_state.layout import Layout
 from harness.machine.qemu import QemuSettings
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
@@ -53,7 +54,7 @@ HALTING = frozenset({"assertion", "kernel-fault", "kernel-halt"})
 _TRIES_SECONDS = 120.0
 _WORDS_AT_AN_ADDRESS = 4
 _MAXIMUM_ADDRESSES = 16
-_WALKED = ("table", "root", "physical")
+_WALKED = ("table", "physical")
 """Names of the evidence of a table's entry: the walk shows them, and what the page holds is nobody's business."""
 _RESULT_FIELDS = "state and victim, error, message info, badge"
 _REPORT_WORDS = 19
@@ -157,12 +158,19 @@ def _words(evidence: dict[str, Any], executor: Executor, places: Places) -> list
     index = evidence.get("index")
     if table is not None and isinstance(index, int):
         wanted[table + 8 * index] = (f"entry {index} of {evidence['table']}", 1)
+    for address, asid in _asid_entries(evidence, executor, places.layout):
+        wanted[address] = (f"what ASID {asid} leads to", 1)
     for entry, words in _logged(evidence, executor):
         wanted[entry] = ("an SMC as EL3 logged it, x0 to x7 first", words)
     for address in places.addresses({name: value for name, value in evidence.items() if name not in _WALKED}):
         physical = address if places.describe(address) else places.layout.physical(address)
         if (described := places.describe(physical)) is not None:
             wanted.setdefault(physical & -8, (described, _WORDS_AT_AN_ADDRESS))
+    if (thread := _as_number(evidence.get("tcb"))) is not None:
+        shape = places.layout.struct("tcb")
+        start = shape["tcbState"].offset
+        what = f"the thread at {thread:#x}, from tcbState on"
+        wanted[thread + start] = (what, (shape.size - start) // 8)
     if not wanted:
         wanted[executor.config.firmware_ram.base] = ("EL3's report of the end of the program", _REPORT_WORDS)
     return _read(wanted, executor)
@@ -196,6 +204,21 @@ def _logged(evidence: dict[str, Any], executor: Executor) -> list[tuple[int, int
     assert fields is not None
     start, size = executor.config.firmware_ram.base + int(fields["smc_log"][1]), protocol.SMC_LOG.itemsize
     return [(start + size * row, size // 8) for row, entry in enumerate(log) if entry["call"] == evidence.get("call")]
+
+
+def _asid_entries(evidence: dict[str, Any], executor: Executor, layout: Layout) -> list[tuple[int, int]]:
+    """Where the ASIDs that some evidence names lead to their address spaces: (address of the entry, ASID)."""
+    table = layout.physical(layout.variable("armKSASIDTable").address)
+    entries = layout.struct("asid_pool").size // 8
+    found = []
+    for value in evidence.get("asids") or [evidence.get("asid")]:
+        if (asid := _as_number(value)) is None:
+            continue
+        address = table + 8 * (asid // entries)
+        pool = layout.physical(int.from_bytes(executor.memory.read(address, 8), "little"))
+        inside = executor.config.secure_ram.covers(pool)
+        found.append((pool + 8 * (asid % entries) if inside else address, asid))
+    return found
 
 
 def _as_number(value: Any) -> int | None:
@@ -237,6 +260,8 @@ def _fill(directory: Path, bundle: Bundle, artefacts: Artefacts, failure: dict[s
         (directory / PATCHES / name).mkdir(parents=True)
         for number_, patch in enumerate(patches):
             shutil.copyfile(patch, directory / PATCHES / name / _numbered(number_, patch, name))
+    if (bundle.path / OWN).is_dir():
+        shutil.copytree(bundle.path / OWN, directory / OWN)
     (directory / "failure.json").write_text(json.dumps(failure, indent=1) + "\n")
     lines = _connect()
     if finding.first_call is not None:
