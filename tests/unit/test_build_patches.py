@@ -163,3 +163,13 @@ def test_series_planted_bugs_and_fixes_apply(tmp_path: Path) -> None:
             if not change.creates:
                 shutil.copyfile(sources / change.path, copy / change.path)
         apply_patch(patch, copy)
+
+
+def test_a_patch_is_for_the_kernel_or_for_the_firmware(tmp_path: Path) -> None:
+    kernel = write_patch(tmp_path / "kernel.patch", BEFORE, BEFORE.replace("line 3", "line three"), "src/a.c")
+    firmware = write_patch(tmp_path / "smc.patch", BEFORE, BEFORE.replace("line 3", "3"), "guest_images/firmware/a.S")
+    assert not for_firmware(kernel) and for_firmware(firmware)
+    both = tmp_path / "both.patch"
+    both.write_text(kernel.read_text() + firmware.read_text())
+    with pytest.raises(PatchError, match="changes kernel and firmware; make one patch for each"):
+        for_firmware(both)
