@@ -36,6 +36,8 @@ _BY_INTERFACE = {
 }
 _BY_NAME = {
     "pd": ("page-global-directory",),
+    "pud": ("page-global-directory",),
+    "pgd": ("page-global-directory",),
     "vspace": ("page-global-directory",),
     "vroot": ("page-global-directory",),
     "vspace_root": ("page-global-directory",),
@@ -71,6 +73,8 @@ _BY_ACTION = {
 
 # The victim's own is the first of these; a map into another address space, say, is the rarer case.
 _OWN_FIRST = {"cnode": 0.85, "page-global-directory": 0.85, "untyped": 0.7}
+# Untyped memory and capability tables that fit into an arena
+_SIZES = (4, 5, 6, 8, 10, 12)
 # Where the first of its type is the one that does not work.
 _ANY_OF = {"vroot": 0.1, "source": 0.1, "thread": 0.1, "untyped": 0.3}
 # Values without which nearly every call fails.
@@ -119,6 +123,8 @@ def _argument(call: CallType, parameter: Parameter, interface: Interface) -> Slo
     if parameter.kind != SLOT:
         values = interface.pools[parameter.kind].values
         usual = _usual_addresses(call, parameter, interface) if parameter.kind in ("vaddr", "vaddr_end") else ()
+        if parameter.kind == "size_bits":
+            usual = tuple(n for n, bits in enumerate(values) if bits in _SIZES)
         return PoolShape(len(values), _USUAL_FIRST.get(parameter.kind, 0.0), parameter.words > 1, usual)
     if parameter.destination:
         return slot_shape((FREE,), sure=0.9)
