@@ -20,6 +20,9 @@ from harness.kernel_state.threads import IpcObjects
 Array = np.ndarray[Any, Any]
 
 FAMILY = "objects"
+MAXIMUM_PLACES = 1 << 14
+"""2 MiB blocks of large objects that are looked up in the kernel's window: more than it has, so that only objects that
+overlap can be more."""
 _IPC_BUFFER_BYTES = 512
 """Alignment that checkValidIPCBuffer demands (BIT(9))."""
 _LARGEST_BITS = FRAME_BITS[2]
@@ -119,7 +122,11 @@ def pspace_in_kernel_window(context: Context) -> Judgement:
     starts, ends = caps.base[rows], caps.last[rows]
     own = np.arange(len(rows))
     places, owners = [starts, ends], [own, own]
+    left = MAXIMUM_PLACES
     for index in np.flatnonzero(caps.bits[rows] > LARGE_PAGE_BITS).tolist():
+        left -= 1 << (int(caps.bits[rows[index]]) - LARGE_PAGE_BITS)
+        if left < 0:
+            break
         between = np.arange(int(starts[index]), int(ends[index]), 1 << LARGE_PAGE_BITS, dtype=np.uint64)
         places.append(between)
         owners.append(np.full(len(between), index))
