@@ -12,6 +12,7 @@ done
 WORK=$(mktemp -d) || exit 3
 export CONSOLE="file:$WORK/console" PIDFILE="$WORK/pid"
 trap 'kill "$(cat "$WORK/pid" 2> /dev/null)" 2> /dev/null; rm -rf "$WORK"' EXIT
+trap 'exit 143' HUP INT TERM
 gdb-multiarch -nx -q -batch -x show.py
 code=$?
 echo
