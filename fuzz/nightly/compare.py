@@ -23,6 +23,8 @@ from fuzz.nightly.record import (
 
 Key = tuple[str, str]
 """Config and signature: what makes a finding of two nights the same."""
+ALIKE = 0.1
+"""Coverage and calls of a build are compared only if it made at least this share of the last night's executions."""
 MINIMUM_EXECUTIONS = 1000
 """A campaign that made fewer in one of the nights says nothing about speed."""
 
@@ -94,19 +96,27 @@ def compare(night: Night, last: Night | None, *, slower_below: float) -> Compari
     """What has changed since `last`; without one everything that shows is new, except for kept findings."""
     result = Comparison(with_night=last.night if last else None)
     _compare_findings(result, night, last)
+    alike = {name for name in night.builds if last is not None and _alike(name, night, last)}
     for name in night.functions:
-        _compare_functions(result, name, night.functions[name], last.functions.get(name) if last else None)
+        before = last.functions.get(name) if last is not None and name in alike else None
+        _compare_functions(result, name, night.functions[name], before)
     for campaign in night.campaigns:
         if campaign.executions:
             result.speed.append(_speed(campaign, last, slower_below))
     if last is not None:
-        for name in night.builds:
+        for name in sorted(alike):
             lost, gained = _labels(name, night, last)
             if lost:
                 result.labels_lost[name] = lost
             if gained:
                 result.labels_gained[name] = gained
     return result
+
+
+def _alike(build: str, night: Night, last: Night) -> bool:
+    """Whether a build was executed often enough, beside the last night, for what was reached to be compared."""
+    counts = [sum(c.executions for c in one.campaigns if c.build == build) for one in (night, last)]
+    return min(counts) > 0 and counts[0] >= ALIKE * counts[1]
 
 
 def _compare_findings(result: Comparison, night: Night, last: Night | None) -> None:

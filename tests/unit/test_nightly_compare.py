@@ -86,12 +86,16 @@ def test_a_kept_finding_that_shows_is_no_news() -> None:
 
 
 def test_coverage_is_compared_by_function_whatever_the_builds() -> None:
-    last = night(functions={DEBUG: functions(gone=(2, 4), grown=(1, 4), same=(3, 3), removed=(2, 2), split=(2, 4))})
+    last = night(
+        campaigns=[campaign()],
+        functions={DEBUG: functions(gone=(2, 4), grown=(1, 4), same=(3, 3), removed=(2, 2), split=(2, 4))},
+    )
     tonight = night(
+        campaigns=[campaign()],
         functions={
             DEBUG: functions(gone=(0, 4), grown=(3, 4), same=(3, 3), added=(1, 9), split=(4, 8)),
             RELEASE: functions(f=(1, 2)),
-        }
+        },
     )
     result = between(tonight, last)
     assert [(c.function, c.before, c.after) for c in result.gained] == [
@@ -126,6 +130,14 @@ def test_calls_that_no_longer_succeed_are_named() -> None:
     assert not between(night(campaigns=[]), last).labels_lost, "nothing was run: that says nothing about calls"
 
 
+def test_a_campaign_that_hardly_ran_has_lost_nothing() -> None:
+    labels = {"Copy": (5, 3)}
+    last = night(campaigns=[campaign(labels=labels)], functions={DEBUG: functions(f=(2, 4))})
+    hardly = campaign(executions=400, labels={"Copy": (1, 0)})
+    result = between(night(campaigns=[hardly], functions={DEBUG: functions(f=(1, 4))}), last)
+    assert not result.lost and not result.labels_lost and result.coverage[0].before is None
+
+
 def test_speed_is_compared_where_there_is_enough_of_it() -> None:
     last = night(campaigns=[campaign(rate=1000), campaign(target="smc", rate=1000, executions=10)])
     result = between(night(campaigns=[campaign(rate=600), campaign(target="smc", rate=10)]), last)
@@ -152,8 +164,9 @@ def test_the_exit_code_follows_the_plan() -> None:
     assert judged(night(findings=[found(A)]), None, ()) == (0, "1 new finding")
     slow = night(campaigns=[campaign(rate=100)])
     assert judged(slow, night(campaigns=[campaign()]), (FailOn.SLOWER,)) == (1, "1 campaign is slower")
-    less = night(functions={DEBUG: functions(f=(1, 4))})
-    assert judged(less, night(functions={DEBUG: functions(f=(2, 4))}), (FailOn.LESS_COVERED,))[0] == 1
+    less = night(campaigns=[campaign()], functions={DEBUG: functions(f=(1, 4))})
+    more = night(campaigns=[campaign()], functions={DEBUG: functions(f=(2, 4))})
+    assert judged(less, more, (FailOn.LESS_COVERED,))[0] == 1
     quiet = night(campaigns=[campaign(labels={"Copy": (1, 0)})])
     assert judged(quiet, night(campaigns=[campaign(labels={"Copy": (1, 1)})]), (FailOn.NO_LONGER_SUCCEED,))[0] == 1
 
