@@ -26,8 +26,9 @@ from harness.findings.signature import (
     first_showing,
     signature_of,
 )
-from harness.findings.simplify import smaller
+from harness.findings.simplify import resolve, smaller
 from harness.findings.words import program_words
+from harness.programs.descriptions import Action
 from harness.programs.program import Program
 from harness.protocol import CALL_BYTES, MAXIMUM_CALLS, REPORT
 
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 
 SYSTEM_REGISTERS = tuple(name for name in REPORT.names or () if name.endswith(("_el1", "_el3")))
 """System registers in EL3's report."""
+LABEL_IS_MESSAGE = ("endpoint", "notification", "reply")
+"""Types of slots whose capabilities hand an invocation's label on, and do not look at it."""
+MESSAGE_LABEL = "Call"
+"""The system call that an invocation of these is."""
 REPEATS = 3
 """Times that a symptom is looked for again before it counts as one that does not repeat."""
 
@@ -53,6 +58,8 @@ class Reduced:
     repeatable: bool
     verdict: Verdict | None
     symptom: Symptom
+    later: tuple[str, ...] = ()
+    """Signatures of what a longer program shows, and what the symptom is the cause of."""
 
 
 @dataclass
@@ -67,6 +74,18 @@ class Origin:
 def calls_of(program: bytes) -> int:
     """Calls in a program: whole records, as many as are performed."""
     return min(len(program) // CALL_BYTES, MAXIMUM_CALLS)
+
+
+def label_of(program: Program, index: int) -> str:
+    """The label of a call, as the kernel sees it: endpoints, notifications and replies take any label as a message."""
+    call = program.calls[index]
+    type_ = program.interface.call(call.name)
+    if type_.action is Action.INVOKE and call.target is not None:
+        number = resolve(program, index, call.target)
+        slots = program.interface.population.slots(call.victim)
+        if any(slot.number == number and slot.type in LABEL_IS_MESSAGE for slot in slots):
+            return MESSAGE_LABEL
+    return call.name
 
 
 class Filer:
@@ -86,22 +105,26 @@ class Filer:
         """The label of a call of a program."""
         if index is None:
             return BEFORE_ANY_CALL
-        return self.interface.calls[program[index * CALL_BYTES] % len(self.interface.calls)].name
+        parsed = Program.from_bytes(program[: (index + 1) * CALL_BYTES], self.interface)
+        return label_of(parsed, index)
 
     def verdict(self, program: bytes, symptom: Symptom, stop_after: int = 0) -> Verdict | None:
         """The verdict on a program if the symptom shows, else None.
 
         A machine that is lost is replaced and asked once more: it may have been the host's doing.
         """
+        verdict = self._run(program, symptom, stop_after)
+        return verdict if verdict is not None and verdict.shows(symptom) else None
+
+    def _run(self, program: bytes, symptom: Symptom, stop_after: int) -> Verdict | None:
+        """All that a program shows, on a machine on which the symptom was not before; None if it cannot be told."""
         for _ in range(2):
             try:
                 if symptom.key in self.lasting:
                     self.judge.executor.replace()
-                verdict = self.judge.judge(program, stop_after=stop_after)
+                return self.judge.judge(program, stop_after=stop_after)
             except MachineError:
                 self.judge.executor.replace()
-            else:
-                return verdict if verdict.shows(symptom) else None
         return None
 
     def lasts(self, symptom: Symptom) -> bool:
@@ -149,13 +172,13 @@ class Filer:
         for candidate in (self._smaller(cut, symptom, budget, keep), cut):
             # A symptom that comes and goes may show earlier in the smaller program, after another call.
             shown = self.first_call(candidate.to_bytes(), symptom)
-            if shown is not None and candidate.calls[shown - 1].name == cut.calls[-1].name:
-                return self._reduced(candidate.to_bytes()[: shown * CALL_BYTES], symptom)
+            if shown is not None and label_of(candidate, shown - 1) == label_of(cut, count - 1):
+                return self._reduced(candidate.to_bytes()[: shown * CALL_BYTES], symptom, smallest=not budget.over)
         return self._unrepeatable(program, symptom)
 
     def _known(self, cut: Program, symptom: Symptom) -> Reduced | None:
         """The result for a program whose finding has a name already; None if it has none."""
-        signature = self._named.get((symptom.key, cut.calls[-1].name))
+        signature = self._named.get((symptom.key, label_of(cut, len(cut.calls) - 1)))
         verdict = self.verdict(cut.to_bytes(), symptom) if signature is not None else None
         if signature is None or verdict is None:
             return None
@@ -167,15 +190,26 @@ class Filer:
     def _unrepeatable(self, program: bytes, symptom: Symptom) -> Reduced:
         return Reduced(program, signature_of(symptom, NOWHERE), None, False, None, symptom)
 
-    def _reduced(self, program: bytes, symptom: Symptom) -> Reduced:
+    def _reduced(self, program: bytes, symptom: Symptom, *, smallest: bool) -> Reduced:
         """The result for a program whose last call is the one after which the symptom first shows."""
-        verdict = self.verdict(program, symptom)
+        last = calls_of(program) - 1
+        own = str(signature_of(symptom, self.label(program, last)))
+        for count in range(1, last + 1 if smallest else 1):
+            earlier = self._run(program, symptom, count)
+            if earlier is not None and earlier.symptoms:
+                # None of the calls can be done without, so what was wrong first is the cause of the rest.
+                verdict: Verdict | None = earlier
+                program, last = program[: count * CALL_BYTES], count - 1
+                break
+        else:
+            verdict = self.verdict(program, symptom)
         if verdict is None:
             return self._unrepeatable(program, symptom)
-        found, last = primary(verdict.symptoms), calls_of(program) - 1
+        found = primary(verdict.symptoms)
         signature = signature_of(found, self.label(program, last))
         self._named.update({(one.key, signature.label): signature for one in verdict.symptoms})
-        return Reduced(program, signature, last, True, verdict, found)
+        later = () if symptom.key in {one.key for one in verdict.symptoms} else (own,)
+        return Reduced(program, signature, last, True, verdict, found, later)
 
     def at_start(self, symptom: Symptom, verdict: Verdict) -> Reduced:
         """A symptom of the snapshot itself; all of them are one finding."""
@@ -256,7 +290,7 @@ class Filer:
         if reduced.verdict is None:
             return []
         others = [other for other in reduced.verdict.symptoms if other.key != reduced.symptom.key]
-        return [str(signature_of(other, reduced.signature.label)) for other in others]
+        return [*(str(signature_of(other, reduced.signature.label)) for other in others), *reduced.later]
 
     @cached_property
     def _places(self) -> Places:
