@@ -41,7 +41,8 @@ def build_plugin(qemu_version: tuple[int, ...]) -> Path:
             command = [compiler, *_FLAGS, f"-DPLUGIN_API={api}", f"-I{scratch}", f"-ffile-prefix-map={SOURCES}=."]
             command += [f"-ffile-prefix-map={scratch}=.", "-o", str(work / _NAME)]
             command += map(str, sorted(SOURCES.glob("*.c")))
-            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            # In there, so that the debug information does not depend on where this runs.
+            result = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
         if result.returncode:
             raise BuildFailure(f"the QEMU plugin does not compile:\n{result.stderr}")
 

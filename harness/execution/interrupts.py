@@ -32,7 +32,8 @@ def interrupt_writes(kernel: Elf) -> Words:
     """
     digest = hashlib.sha256(f"{kernel.sha256} {_DRIVER} {sorted(_BOOT)}".encode()).hexdigest()
     path = cache_directory() / "interrupts" / f"{digest[:32]}.npy"
-    with contextlib.suppress(OSError, ValueError, EOFError):
+    # numpy raises nearly anything for a damaged file, and finding the addresses again takes a second.
+    with contextlib.suppress(Exception):
         return np.asarray(np.load(path, allow_pickle=False), np.uint64)
     found = _find(kernel)
     # A cache that cannot be written costs time only.

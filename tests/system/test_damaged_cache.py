@@ -54,12 +54,15 @@ def in_cache(path: Path, cache: Path) -> Path:
 
 
 def test_everything_that_is_cut_short_is_made_again(artefacts: Artefacts, own_cache: Path) -> None:
-    damaged = [artefacts.kernel_elf, artefacts.firmware_elf, artefacts.victim_elf, artefacts.flash, artefacts.plugin]
+    damaged = [artefacts.kernel_elf, artefacts.firmware_elf, artefacts.victim_elf, artefacts.flash]
     before = [path.read_bytes() for path in damaged]
     paths = [in_cache(path, own_cache) for path in damaged]
+    plugin = in_cache(artefacts.plugin, own_cache)
     small = [path for kind in ("layouts", "blocks", "interrupts") for path in (own_cache / kind).iterdir()]
-    for path in [*paths, *small]:
+    for path in [*paths, *small, plugin]:
         os.truncate(path, path.stat().st_size // 2)
+        with path.open("r+b") as file:
+            file.write(path.read_bytes()[:8] + b"{'a" * 8)
     looked = run(own_cache, "doctor")
     assert looked.returncode == 3
     assert "kernel.elf has" in looked.stdout
