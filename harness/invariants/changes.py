@@ -127,8 +127,10 @@ class WorldChanges:
         self._asid_table = range(first >> 3, (first + size) >> 3)
         for name in ("intStateIRQNode", "ksIdleThread"):
             offset = state.global_address(name) - ram.base
-            if self._kinds[offset >> PAGE_BITS] in (0, _FIXED):
-                self._mark(offset, layout.variable(name).size, _FIXED)
+            kind = int(self._kinds[offset >> PAGE_BITS])
+            if kind in (0, _FIXED, _POOLS):
+                # Beside the pointers to ASID pools, what is none of them never changes either.
+                self._mark(offset, layout.variable(name).size, kind or _FIXED)
         self._interesting = self._kinds != 0
         self._all_masks = self._masks.reshape(-1)
         self._kind_of = self._kinds.tobytes()
