@@ -19,6 +19,7 @@ from harness.errors import BuildFailure
 from harness.packages import tool
 from harness.programs.descriptions import all_calls
 from harness.programs.interfaces import INTERFACE_FILE, Interface
+from harness.programs.population import Population
 
 SOURCES = PROJECT / "guest_images" / "root_task"
 COMPILER = "aarch64-linux-gnu-gcc"
@@ -47,19 +48,19 @@ def configuration_macros(kernel: KernelBuild) -> dict[str, int]:
     return {f"CONFIG_{name}": int(value) for name, value in kernel.options.items() if not isinstance(value, str)}
 
 
-def build_interface(kernel: KernelBuild) -> Interface:
-    """The interface of a kernel with the project's population and firmware."""
-    return Interface.generate(kernel.source, configuration_macros(kernel))
+def build_interface(kernel: KernelBuild, population: Population | None = None) -> Interface:
+    """The interface of a kernel with the project's firmware, and its population if no other one is given."""
+    return Interface.generate(kernel.source, configuration_macros(kernel), population=population)
 
 
-def build_root_task(config: MachineConfig, kernel: KernelBuild) -> GuestBuild:
+def build_root_task(config: MachineConfig, kernel: KernelBuild, population: Population | None = None) -> GuestBuild:
     """Compile the root task for a machine config and a kernel, or take it from the cache.
 
-    The same inputs give the same bytes, wherever the checkout lies. Raises BuildFailure with the
-    tools' output, MissingPackage without the cross compiler.
+    Without a `population` it sets up the project's. The same inputs give the same bytes, wherever the
+    checkout lies. Raises BuildFailure with the tools' output, MissingPackage without the cross compiler.
     """
     compiler = tool(COMPILER, "it compiles the root task")
-    interface = build_interface(kernel)
+    interface = build_interface(kernel, population)
     labels = {c.label_name: c.label for c in all_calls(kernel.source, configuration_macros(kernel)).values() if c.label}
     headers = {
         "protocol.h": protocol.header(),
