@@ -21,6 +21,7 @@ from harness.findings.bundle import (
     INTERPRETER_HASHES,
     PROGRAM_BYTES,
     PROGRAM_YAML,
+    REBUILT_HASHES,
     Bundle,
     hash_mismatches,
 )
@@ -77,6 +78,11 @@ def build_of(bundle: Bundle, *, force: bool = False, tell: Tell | None = None) -
     """
     from harness.build.system import build
 
+    for name in REBUILT_HASHES:
+        if name not in bundle.finding.hashes:
+            raise FindingError(
+                f"{bundle.path / FINDING_FILE}: field 'hashes' has no '{name}'; the finding is incomplete"
+            )
     artefacts = build(bundle.config, release=bundle.finding.release, extra_patches=bundle.patches, own=bundle.own)
     different = hash_mismatches(bundle.finding, artefacts.hashes)
     if different and not force:

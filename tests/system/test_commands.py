@@ -203,7 +203,7 @@ def test_ctrl_c_ends_a_campaign_with_its_summary(artefacts: Artefacts, tmp_path:
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if "executions (" in line:
+        if " executions, " in line:
             break
     process.send_signal(signal.SIGINT)
     shown, _ = process.communicate(timeout=60)
