@@ -13,6 +13,7 @@ from harness.machine.qemu import Qemu
 
 _SAMPLES = 16
 _SAMPLE_SECONDS = 0.001
+_EL0, _EL3 = 0, 3
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,13 @@ class Hang:
 
 
 def examine(machine: Qemu) -> Hang:
-    """Stop the machine, tell a hang of the kernel from one of a victim, and leave it stopped.
+    """Stop the machine, tell a hang of the firmware, of the kernel and of a victim apart, and leave it stopped.
 
-    A victim that calls the kernel for ever is seen outside of it now and then, a kernel that hangs never is. The vCPU
-    must be out of the plugin, or able to leave it. Raises MachineLost if QEMU does not answer.
+    A victim that calls the kernel for ever is seen outside of it now and then, a kernel that hangs never is; neither
+    is a firmware that does not return from a call ever seen below EL3. The vCPU must be out of the plugin, or able to
+    leave it. Raises MachineLost if QEMU does not answer.
     """
-    victim = False
+    levels: set[int] = set()
     for sample in range(_SAMPLES):
         if sample:
             machine.qmp("cont")
@@ -38,12 +40,19 @@ def examine(machine: Qemu) -> Hang:
             time.sleep(_SAMPLE_SECONDS * (1 + 0.37 * (sample % 5)))
         machine.qmp("stop")
         registers = read_registers(machine)
-        if not (registers["cpsr"] >> 2) & 3:
-            victim = True
+        levels.add((registers["cpsr"] >> 2) & 3)
+        if _EL0 in levels:
             break
     stack = gdb_backtrace(machine)
     machine.qmp("stop")
-    return Hang(Outcome.HANG_VICTIM if victim else Outcome.HANG_KERNEL, registers, stack)
+    return Hang(_outcome(levels), registers, stack)
+
+
+def _outcome(levels: set[int]) -> Outcome:
+    """What hangs, by the exception levels at which the CPU was seen."""
+    if _EL0 in levels:
+        return Outcome.HANG_VICTIM
+    return Outcome.HANG_EL3 if levels == {_EL3} else Outcome.HANG_KERNEL
 
 
 def read_registers(machine: Qemu) -> dict[str, int]:

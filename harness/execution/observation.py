@@ -39,6 +39,8 @@ class Outcome(StrEnum):
     EL3_PANIC = "el3-panic"
     SYSTEM_OFF = "system-off"
     SYSTEM_RESET = "system-reset"
+    HANG_EL3 = "hang-el3"
+    """No park, and the CPU never leaves the firmware."""
     HANG_KERNEL = "hang-kernel"
     """No park, and the CPU never leaves the kernel."""
     HANG_VICTIM = "hang-victim"

@@ -28,6 +28,7 @@ KINDS = {
     "kernel-fault": "the kernel took an exception in its own code",
     "kernel-halt": "the kernel halted",
     "el3-panic": "the firmware took an exception that it does not handle",
+    "hang-el3": "the firmware does not come back from a call",
     "hang-kernel": "the kernel does not come back",
     "hang-victim": "a victim runs for ever",
     "harness-defect": "the harness did not restore the machine exactly",

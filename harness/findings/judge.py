@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from harness.invariants.checker import Checker, CheckReport
     from harness.invariants.registry import Violation
 
-LIVENESS_FINDINGS = frozenset({"assertion", "kernel-fault", "kernel-halt", "el3-panic", "hang-kernel", "hang-victim"})
+HANGS = frozenset({"hang-el3", "hang-kernel", "hang-victim"})
+LIVENESS_FINDINGS = frozenset({"assertion", "kernel-fault", "kernel-halt", "el3-panic"}) | HANGS
 """Outcomes that are findings. The others (done, blocked, forged, system-off, system-reset) are ordinary, and `lost`
 says that the environment failed."""
 
-HANGS = frozenset({"hang-kernel", "hang-victim"})
 HARNESS_DEFECT = "harness-defect"
 VIOLATION = "violation"
 OF_ANY_OBJECT = frozenset(

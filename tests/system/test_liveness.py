@@ -16,8 +16,12 @@ import pytest
 
 from harness import protocol
 from harness.build.artefacts import Artefacts
+from harness.build.planted import planted_bugs
+from harness.build.system import build
+from harness.configs import MachineConfig
 from harness.execution.executor import Executor
 from harness.execution.observation import Observation, Outcome
+from harness.findings.judge import Judge
 from harness.kernel_state.elf import Elf
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
@@ -131,6 +135,22 @@ def test_told_apart(
         assert executor.run(b"").status is Outcome.DONE
         assert not executor.audit()
         assert kept.status is outcome
+
+
+def test_a_call_that_does_not_return_from_el3(config: MachineConfig) -> None:
+    """A firmware in which one SMC never ends: neither the kernel nor the victim is blamed."""
+    bug = next(bug for bug in planted_bugs() if bug.expected == Outcome.HANG_EL3)
+    artefacts = build(config, extra_patches=[bug.path])
+    interface = Interface.load(artefacts)
+    with Executor(artefacts) as executor:
+        judge = Judge.of(executor)
+        verdict = judge.judge(Program.load(bug.program, interface).to_bytes())
+        assert verdict.observation.status is Outcome.HANG_EL3
+        (symptom,) = verdict.symptoms
+        assert (symptom.kind, symptom.message) == ("hang-el3", "hang-el3 in -")
+        assert "smc_psci_features" in verdict.observation.gdb_backtrace
+        assert judge.judge(smc_program(artefacts)).symptoms == ()
+        assert not executor.audit()
 
 
 def test_everything_blocked(executor: Executor) -> None:
