@@ -71,6 +71,18 @@ static word jump(word address)
     return 1;
 }
 
+/* Writes d0 and returns what it held. The first access after another thread's traps to the kernel. */
+static word exchange_floating_point(word value)
+{
+    register word old __asm__("x0");
+    register word new __asm__("x1") = value;
+    __asm__ volatile(".inst 0x9e660000\n\t" /* fmov x0, d0 */
+                     ".inst 0x9e670020"     /* fmov d0, x1 */
+                     : "=r"(old)
+                     : "r"(new));
+    return old;
+}
+
 /* What no system call takes part in; the label of an answer that says no if the victim refused. */
 static word perform_alone(const struct decoded *d, struct message *m, word self)
 {
@@ -82,6 +94,9 @@ static word perform_alone(const struct decoded *d, struct message *m, word self)
         return !store(d->target + d->words[0], d->words[1]);
     case ACTION_JUMP:
         return !jump(d->target);
+    case ACTION_FLOATING_POINT:
+        m->mr[0] = exchange_floating_point(d->words[0]);
+        return 0;
     case ACTION_INTERRUPT:
         if (d->words[2])
             WAITING_INTERRUPT(self) = d->words[0] | d->words[1] << INTERRUPT_COUNT_SHIFT;
@@ -134,7 +149,7 @@ static void perform(const struct decoded *d, word self, volatile byte *result)
     else
         perform_system_call(type->system_call, &m, self);
 
-    if (type->action == ACTION_LOAD) {
+    if (type->action == ACTION_LOAD || type->action == ACTION_FLOATING_POINT) {
         answered = 1;
     } else if (type->action == ACTION_INVOKE || type->action == ACTION_TRANSFER || type->action == ACTION_RECEIVE) {
         badge = m.target;
@@ -142,6 +157,9 @@ static void perform(const struct decoded *d, word self, volatile byte *result)
         answered = INFO_LENGTH(info);
         if (type->action == ACTION_INVOKE)
             error = INFO_LABEL(info);
+        /* The kernel leaves the address in a register, and then says that the answer has no words. */
+        if (type->action == ACTION_INVOKE && INFO_LABEL(type->info) == LABEL_PAGE_GET_ADDRESS && !error)
+            answered = 1;
     }
     *(volatile word *)(result + BW_RESULT_ERROR) = error;
     *(volatile word *)(result + BW_RESULT_INFO) = info;

@@ -135,6 +135,7 @@ def constants_header(interface: Interface, labels: Mapping[str, int]) -> str:
         "NURSE_THREAD": 2,
         "LABEL_WRITE_REGISTERS": labels["TCBWriteRegisters"],
         "LABEL_DOMAIN_SET": labels["DomainSetSet"],
+        "LABEL_PAGE_GET_ADDRESS": labels["ARMPageGetAddress"],
         "SUPERVISOR_IMAGE": f"{addresses.supervisor:#x}",
         "SYSTEM_CALL_CALL": call,
         "SYSTEM_CALL_SEND": send,

@@ -153,6 +153,8 @@ class Action(StrEnum):
     """The victim executes an undefined instruction."""
     UNKNOWN = "unknown"
     """A system call whose number, the first word, the kernel does not know."""
+    FLOATING_POINT = "floating-point"
+    """The victim reads a floating-point register and writes its first word there."""
     INTERRUPT = "interrupt"
     """EL3 makes an interrupt pending: line, how often (the timer), 1: at the victim's next system call."""
 
@@ -328,7 +330,7 @@ def place_parameters(
 def _smc_kind(call: str, name: str) -> str | None:
     if call != "ARM_SMC_Call":
         return None
-    return "smc_function" if name == "x0" else "word"
+    return "smc_function" if name == "x0" else "smc_argument"
 
 
 def all_calls(source: Path, macros: Mapping[str, int]) -> dict[str, CallType]:
@@ -396,6 +398,7 @@ def system_calls(numbers: Mapping[str, int]) -> list[CallType]:
         call("Jump", Action.JUMP, "vaddr"),
         call("UndefinedInstruction", Action.UNDEFINED, ""),
         call("UnknownSystemCall", Action.UNKNOWN, "", words(("number", "unknown_syscall"), ("mr0", "word"))),
+        call("FloatingPoint", Action.FLOATING_POINT, "", words(("value", "word"))),
         call("Interrupt", Action.INTERRUPT, "", words(("line", "line"), ("count", "ticks"), ("next_call", "flag"))),
     ]
 
@@ -403,7 +406,15 @@ def system_calls(numbers: Mapping[str, int]) -> list[CallType]:
 FAULTING_CALLS = frozenset({"Jump", "UndefinedInstruction", "UnknownSystemCall"})
 """Calls that are made for the fault in which they end: with it, they have done what they should."""
 HARNESS_ACTIONS = frozenset(
-    {Action.LOAD, Action.STORE, Action.JUMP, Action.UNDEFINED, Action.UNKNOWN, Action.INTERRUPT}
+    {
+        Action.LOAD,
+        Action.STORE,
+        Action.JUMP,
+        Action.UNDEFINED,
+        Action.UNKNOWN,
+        Action.FLOATING_POINT,
+        Action.INTERRUPT,
+    }
 )
 """What victims do beside the kernel's system calls."""
 

@@ -6,9 +6,10 @@ A selector of 0xff takes the call's raw 64-bit value instead, except in closed p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.build.smc_functions import CALL_64, FAST_CALL, OWNER_SHIFT, Owner
 from harness.programs.population import ALL_RIGHTS, OBJECT_TYPES, RIGHTS, Population
 
 RAW_SELECTOR = 0xFF
@@ -18,6 +19,12 @@ _GUARD_SHIFT = 2
 TIMER_LINE = 29
 """The kernel's timer, CNTPS: private interrupt 13 of every Arm machine."""
 MAXIMUM_WORD = (1 << 64) - 1
+_WORDS = (0, 1, 2, 3, 0x10, 0x40, 0x1000, 0x80000000, 0xFFFFFFFF, 1 << 63, MAXIMUM_WORD)
+_DIRTY = 0xDEADBEEF << 32
+"""In the upper half of a register, where a function of 32 bits must ignore it."""
+_UNKNOWN_NUMBER = 0xFF13
+_SMC_ARGUMENTS = (_DIRTY, _DIRTY | 1, _DIRTY | 0x84000000, 0xC2000002, 0x0E000000, 0x0EE00000, 0x40200000)
+"""Halves, identifiers of functions, and addresses in RAM of kernel, firmware and normal world."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,23 @@ class Pool:
 def _named(kind: str, names: Mapping[str, int], more: Sequence[int] = ()) -> Pool:
     values = list(dict.fromkeys([*names.values(), *more]))
     return Pool(kind, tuple(values), tuple(names.items()))
+
+
+def smc_identifiers(known: Iterable[int]) -> list[int]:
+    """Function identifiers beside the known ones, which a firmware must refuse.
+
+    Neighbours of each known one: of the other width, a yielding call, another number, with bits that must be 0, and
+    with a value in the upper half of x0. And for each owner one unknown function of each width, fast and yielding.
+    """
+    flips = (CALL_64, FAST_CALL, 0x80, 1 << 16, _DIRTY)
+    near = [function ^ flip for function in known for flip in flips]
+    far = [
+        fast | width | owner.number << OWNER_SHIFT | _UNKNOWN_NUMBER
+        for owner in Owner
+        for fast in (FAST_CALL, 0)
+        for width in (0, CALL_64)
+    ]
+    return [*near, *far, 0, 0x8400000B, 0xC3FFFFFF, MAXIMUM_WORD]
 
 
 def guard_data(cnode_bits: int) -> int:
@@ -95,9 +119,10 @@ def make_pools(population: Population, smc_functions: Mapping[str, int], labels:
         Pool("flag", (0, 1)),
         Pool("register_count", (34, 1, 2, 3, 4, 9, 0, 35, 36, 255, MAXIMUM_WORD)),
         Pool("small", (1, 0, 2, 3, 8, 16, 34, 35, 255, 0xFFFF)),
-        Pool("word", (0, 1, 2, 3, 0x10, 0x40, 0x1000, 0x80000000, 0xFFFFFFFF, 1 << 63, MAXIMUM_WORD)),
+        Pool("word", _WORDS),
         Pool("registers", (0, 1, code, stack, 0x10000000, 0x60000340, MAXIMUM_WORD)),
-        _named("smc_function", smc_functions, (0, 0x8400000B, 0xC3FFFFFF, MAXIMUM_WORD)),
+        _named("smc_function", smc_functions, smc_identifiers(smc_functions.values())),
+        _named("smc_argument", {}, (*_WORDS, *smc_functions.values(), *_SMC_ARGUMENTS)),
         Pool("label", tuple(dict.fromkeys([0, 1, *labels.values(), 0xFFFFF])), tuple(labels.items()), closed=True),
         Pool("length", (0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 119, 120, 121, 127), closed=True),
         Pool("cap_count", (0, 1, 2, 3), closed=True),

@@ -111,6 +111,33 @@ def test_a_long_operation_is_interrupted_and_goes_on(executor: Executor, interfa
     assert pendings(executor, observation) == 5
 
 
+def test_each_thread_has_its_own_floating_point_registers(executor: Executor, interface: Interface) -> None:
+    observation = run(executor, interface, EXAMPLES / "floating-point.yaml")
+    assert states(observation) == [CallState.DONE] * len(observation.results)
+    read = [int(mr[0]) for name, mr in zip(names_of(interface), observation.results["mr"], strict=True) if name]
+    assert read == [0, 1, 0, 0x10, 2, 3, 0x40]
+    hit = set(np.asarray(executor.blocks.function)[observation.coverage > 0])
+    entered = {executor.blocks.functions[number] for number in hit}
+    assert "switchLocalFpuOwner" in entered
+    assert not executor.audit()
+
+
+def names_of(interface: Interface) -> list[bool]:
+    """Which calls of the example access the registers."""
+    program = Program.load(EXAMPLES / "floating-point.yaml", interface)
+    return [call.name == "FloatingPoint" for call in program.calls]
+
+
+def test_the_address_of_a_frame_is_shown(executor: Executor, interface: Interface) -> None:
+    lines = [
+        f"call: ARM_Page_GetAddress, target: {name}" for name in ("page-s-mapped", "page-s-copy", "page-n", "inbox")
+    ]
+    observation = run(executor, interface, calls(*lines))
+    addresses = [int(mr[0]) for mr in observation.results["mr"]]
+    assert addresses[0] == addresses[1] and addresses[0] >> 24 == 0x0E
+    assert addresses[2] >= 0x40200000 and not addresses[2] % 0x1000
+
+
 def test_messages_carry_capabilities(executor: Executor, interface: Interface) -> None:
     observation = run(executor, interface, EXAMPLES / "long-message.yaml")
     assert not observation.results["error"].any()

@@ -75,7 +75,7 @@ def test_every_call_is_in_the_table_but_those_that_halt() -> None:
     assert interface().call("CNode_Copy").destination == 0
     assert interface().call("Untyped_Retype").parameters[5].destination
     assert interface().call("ARM_SMC_Call").words == 8
-    assert [p.kind for p in interface().call("ARM_SMC_Call").parameters] == ["smc_function"] + ["word"] * 7
+    assert [p.kind for p in interface().call("ARM_SMC_Call").parameters] == ["smc_function"] + ["smc_argument"] * 7
 
 
 def load_stub_generator() -> ModuleType:
