@@ -157,7 +157,9 @@ void memory_own_space(const seL4_BootInfo *info)
     move(V_SELF, V_IRQ_CONTROL, 64, V_BOOT_CNODE, seL4_CapIRQControl);
     move(V_SELF, V_ASID_CONTROL, 64, V_BOOT_CNODE, seL4_CapASIDControl);
     move(V_SELF, V_DOMAIN, 64, V_BOOT_CNODE, seL4_CapDomain);
+#ifdef CONFIG_ALLOW_SMC_CALLS
     move(V_SELF, V_SMC, 64, V_BOOT_CNODE, seL4_CapSMC);
+#endif
     pool->slot = V_UNTYPED + slots_used++;
     move(V_SELF, pool->slot, 64, V_BOOT_CNODE, pool->boot_slot);
 }
