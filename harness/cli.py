@@ -25,7 +25,7 @@ if __name__ == "__main__" or Path(sys.argv[0]).name == "bothworlds":
 import typer  # noqa: E402
 
 from harness import plugins  # noqa: E402
-from harness.commands import boot, build, check, coverage, doctor, findings, run  # noqa: E402
+from harness.commands import boot, build, check, config, coverage, doctor, findings, run  # noqa: E402
 from harness.commands.output import errors, fail, warn  # noqa: E402
 from harness.errors import BothworldsError, InputError  # noqa: E402
 
@@ -38,6 +38,7 @@ INTERRUPTED = 130
 COMMANDS: tuple[Callable[..., None], ...] = (
     doctor.doctor,
     build.build,
+    config.config,
     boot.boot,
     check.check,
     run.run,

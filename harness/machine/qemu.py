@@ -36,6 +36,8 @@ from harness.packages import install_command, tool
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 
+MACHINE = "virt,secure=on,virtualization=on,gic-version=2,dtb-randomness=off"
+"""QEMU's machine type with the properties that every layout needs."""
 _END_SECONDS = 5.0
 
 
@@ -223,7 +225,7 @@ class Qemu:
         inherited += [part.fd for part in (shared.coverage, shared.code) if part is not None]
         inherited += self.settings.descriptors
         arguments = self._plugin_arguments(lifeline_end)
-        machine = "virt,secure=on,virtualization=on,gic-version=2,memory-backend=ram,dtb-randomness=off"
+        machine = f"{MACHINE},memory-backend=ram"
         size = config.qemu.memory_mib
         command = [program, "-nodefaults", "-no-user-config", "-display", "none", "-S", "-smp", "1", "-m", f"{size}M"]
         if self.settings.data:
