@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.campaign import Campaign, CampaignSettings, run_campaign, usable_cores
+from fuzz.mutators import TypedMutator
+from fuzz.shapes import shapes_of
 from fuzz.statistics import CallStatistics, Totals
+from fuzz.targets import DEFAULT_TARGET, load_target
 from harness.build.artefacts import Artefacts
 from harness.errors import EnvironmentFailure, MachineError
 from harness.execution.executor import Executor
@@ -35,6 +38,7 @@ from harness.protocol import CALL_BYTES, EXCHANGE, MAXIMUM_CALLS
 
 PROGRAMS = 256
 CALLS = 16
+MUTATIONS = 5000
 LONG_REPETITIONS = 200
 LONG_PROGRAM = Path(__file__).with_name("long_program.yaml")
 MANY_OBJECTS = Path(__file__).with_name("thousand_objects.yaml")
@@ -54,6 +58,7 @@ AT_MOST = {
     "check_ms": 10.0,
     "world_check_ms": 1.0,
     "check_ms_1000_objects": 50.0,
+    "mutation_us": 100.0,
     "boot_seconds": 1.0,
 }
 """What a metric has to be on a two-core machine without other load; the report says where it is not."""
@@ -325,6 +330,16 @@ class Bench:
             raise EnvironmentFailure(f"{MANY_OBJECTS}: the program made {made} objects, not a thousand")
         return statistics.median(report.seconds for report in seconds) * 1000
 
+    def mutations(self) -> list[Metric]:
+        """What a typed mutation costs, on programs of the mix."""
+        change = TypedMutator(shapes_of(self.interface, load_target(DEFAULT_TARGET)), seed=1, maximum_calls=CALLS)
+        for program in self.programs[:64]:
+            change(program, CALLS * CALL_BYTES, 0)
+        started = time.perf_counter()
+        for number in range(MUTATIONS):
+            change(self.programs[number % len(self.programs)], CALLS * CALL_BYTES, 0)
+        return [Metric("mutation_us", (time.perf_counter() - started) / MUTATIONS * 1e6, "us")]
+
     def boots(self) -> list[Metric]:
         """From the start of QEMU to the first park."""
         self._tell("booting")
@@ -381,4 +396,4 @@ def _require(campaign: Campaign) -> None:
 def measure_all(artefacts: Artefacts, seconds: float, watch: Callable[[str], None] | None = None) -> list[Metric]:
     """All metrics."""
     bench = Bench(artefacts, seconds, watch)
-    return [*bench.executions(), *bench.machine_rates(), *bench.checks(), *bench.boots()]
+    return [*bench.executions(), *bench.machine_rates(), *bench.checks(), *bench.mutations(), *bench.boots()]

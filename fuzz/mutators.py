@@ -10,15 +10,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.programs.encodings import RAW_OFFSET, TARGET_OFFSET, SlotMode, argument_offset
+from fuzz.calls import (
+    OF_TYPE,
+    RESULT,
+    VICTIM_OFFSET,
+    CallMaker,
+    CallShape,
+    PoolShape,
+    Shapes,
+    SlotShape,
+    slot_offsets,
+    uses_of,
+)
+from harness.programs.encodings import RAW_OFFSET, TARGET_OFFSET, argument_offset
 from harness.programs.pools import RAW_SELECTOR
 from harness.protocol import CALL_BYTES
-
-VICTIM_OFFSET = 1
-LITERAL, RESULT, OF_TYPE, RAW = (int(mode) for mode in (SlotMode.LITERAL, SlotMode.RESULT, SlotMode.TYPE, SlotMode.RAW))
 
 
 class Choice(StrEnum):
@@ -29,78 +37,17 @@ class Choice(StrEnum):
     BOTH = "both"
 
 
-@dataclass(frozen=True)
-class SlotShape:
-    """A slot argument: numbers of the slot types that make sense there (none: any).
-
-    `sure`: how likely a slot of these types is chosen. `first`: how likely the first one of its
-    type, which is the one that most calls succeed with.
-    """
-
-    types: tuple[int, ...] = ()
-    sure: float = 0.66
-    first: float = 0.2
-
-
-@dataclass(frozen=True)
-class PoolShape:
-    """An argument from a pool of `size` values; `first`: how likely the first one, the usual value.
-
-    `steps`: it fills many words, whose values step through the pool. `usual`: numbers of the values with which the
-    call can succeed, if they are few; three in four are chosen from them.
-    """
-
-    size: int
-    first: float = 0.0
-    steps: bool = False
-    usual: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class CallShape:
-    """What a call takes: `weight` is how often it is chosen, relative to the others; 0: never."""
-
-    name: str
-    target: SlotShape | PoolShape | None
-    arguments: tuple[SlotShape | PoolShape, ...]
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """All that a typed mutator knows of the interface and of the snapshot.
-
-    `counts[v][t]`: how many slots of type number t victim v has. `shares[v]`: how often victim v is chosen, relative
-    to the others; none given: all alike.
-    """
-
-    calls: tuple[CallShape, ...]
-    counts: tuple[tuple[int, ...], ...]
-    slots: int = 128
-    shares: tuple[int, ...] = ()
-
-
 NATIVE_SHARE = 0.2
 """How often libFuzzer's own mutators are used where both kinds are."""
 WHOLE_SHARE = 0.15
 """How often those get the whole program, and not one call."""
-INTERESTING_WORDS = (
-    0, 1, 2, 3, 4, 8, 12, 21, 30, 39, 47, 48, 63, 64, 0xFFF, 0x1000, 0x1FFF, 0x200000, 0x40000000, 0x8000000000,
-    0x0E000000, 0x0EE00000, 0x40200000, 0x0000FFFFFFFFFFFF, 0x0001000000000000, 0xFFFFFF8000000000,
-    0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFF000, 0xFFFFFFFFFFFFFFFF,
-)  # fmt: skip
-"""Values of the raw word at which sizes, depths and addresses change meaning."""
-
-
-USUAL_SHARE = 0.75
-"""How often an argument is one of the values with which its call can succeed, where they are few."""
 CONVERSATION = ("Recv", "Call", "Reply", "ReplyRecv")
 """Calls with which two victims talk to each other."""
 STRANGER_SHARE = 1 / 16
 """So many of the new calls are of any victim, the others of that of their neighbour."""
 
 
-class TypedMutator:
+class TypedMutator(CallMaker):
     """Mutates programs call by call; the sequence depends on the seed alone.
 
     `native` is `atheris.Mutate`: (bytes, maximum size) -> bytes. At most `maximum_calls` calls.
@@ -109,34 +56,21 @@ class TypedMutator:
     def __init__(
         self, shapes: Shapes, *, seed: int, maximum_calls: int, native: Callable[[bytes, int], bytes] | None = None
     ) -> None:
-        self._shapes = shapes
-        self._random = random.Random(seed)
+        super().__init__(shapes, random.Random(seed))
         self._maximum_calls = maximum_calls
         self._native = native
         self._seen: list[bytes] = []
         self._slot_offsets = tuple(slot_offsets(call) for call in shapes.calls)
-        shares = shapes.shares or (1,) * len(shapes.counts)
-        self._victims = [victim for victim, share in enumerate(shares) for _ in range(share)]
-        self._able = tuple(self._victims_with(call.target) for call in shapes.calls)
-        # Choosing from a list with repetitions is cheaper than weights.
-        finest = min(call.weight for call in shapes.calls if call.weight > 0)
-        self._selectors = [n for n, call in enumerate(shapes.calls) for _ in range(round(call.weight / finest))]
         self._edits: tuple[Callable[[bytearray], None], ...] = (
             self._insert, self._insert, self._insert_pair, self._delete, self._replace, self._argument, self._argument,
             self._argument, self._argument, self._target, self._target, self._victim, self._move, self._repeat,
-            self._splice, self._raw_word, self._alike, self._conversation,
+            self._splice, self._raw_word, self._alike, self._conversation, self._fit, self._fit, self._insert_pair,
+            *((self._badged,) * (shapes.badged.weight if shapes.badged else 0)),
         )  # fmt: skip
+        self._uses = uses_of(shapes)
         self._talk = {
             call.name: n for n, call in enumerate(shapes.calls) if call.name in CONVERSATION and call.weight > 0
         }
-
-    def _victims_with(self, target: SlotShape | PoolShape | None) -> list[int]:
-        """Victims, as often as their shares say, that have a slot of the target's types."""
-        if not isinstance(target, SlotShape) or not target.types:
-            return self._victims
-        counts = self._shapes.counts
-        able = [victim for victim in self._victims if any(counts[victim][number] for number in target.types)]
-        return able or self._victims
 
     def __call__(self, data: bytes, maximum_bytes: int, seed: int) -> bytes:
         """The form that Atheris calls; its seed is not used, the order of calls is repeatable by itself."""
@@ -171,74 +105,8 @@ class TypedMutator:
         """A new program of that many typed calls."""
         data = bytearray()
         for index in range(calls):
-            data += self.call(index, victim=self._neighbour(data, index))
+            data += self.call(index, victim=self._neighbour(data, index), program=data)
         return data
-
-    def call(self, index: int, selector: int | None = None, victim: int | None = None) -> bytearray:
-        """A new record, to stand at that index; of any victim if none is given."""
-        pick = self._random.random
-        if selector is None:
-            selector = self._selectors[int(pick() * len(self._selectors))]
-        shape = self._shapes.calls[selector]
-        record = bytearray(CALL_BYTES)
-        record[0] = selector
-        able = self._able[selector]
-        if victim is None or victim not in able:
-            victim = able[int(pick() * len(able))]
-        record[VICTIM_OFFSET] = victim
-        if shape.target is not None:
-            record[TARGET_OFFSET : TARGET_OFFSET + 2] = self._selector(shape.target, victim, index)
-        for number, argument in enumerate(shape.arguments):
-            place = argument_offset(number)
-            record[place : place + 2] = self._selector(argument, victim, index)
-        record[RAW_OFFSET : RAW_OFFSET + 8] = self._word()
-        return record
-
-    def _selector(self, shape: SlotShape | PoolShape, victim: int, index: int) -> bytes:
-        if isinstance(shape, SlotShape):
-            return self._slot(shape, victim, index)
-        pick = self._random.random
-        if shape.size == 0 or pick() < 0.02:
-            return bytes((RAW_SELECTOR, 0))
-        if pick() < shape.first:
-            return bytes(2)
-        if shape.usual and pick() < USUAL_SHARE:
-            return bytes((shape.usual[int(pick() * len(shape.usual))], 0))
-        return bytes((int(pick() * min(shape.size, RAW_SELECTOR)), int(pick() * shape.size) if shape.steps else 0))
-
-    def _slot(self, shape: SlotShape, victim: int, index: int) -> bytes:
-        """A slot selector: mostly of a fitting type, else the result of an earlier call, else anything."""
-        pick = self._random.random
-        chance = pick()
-        counts = self._shapes.counts[victim]
-        if chance >= shape.sure:
-            if chance < 0.94 and index:
-                # Recent calls are the likelier ones to have made what fits.
-                back = 1 + int(pick() * pick() * index)
-                return bytes((RESULT, min(index - back, 0xFF)))
-            if chance >= 0.995:
-                return bytes((RAW, 0))
-            if chance >= 0.97:
-                return bytes((LITERAL, int(pick() * self._shapes.slots)))
-        types = shape.types or range(len(counts))
-        number = types[int(pick() * len(types))]
-        if not counts[number]:
-            held = [each for each in types if counts[each]]
-            if not held:
-                return bytes((LITERAL, int(pick() * self._shapes.slots)))
-            number = held[int(pick() * len(held))]
-        which = 0 if pick() < shape.first else int(pick() * counts[number])
-        return bytes((OF_TYPE | number << 2 & 0xFF, which))
-
-    def _word(self) -> bytes:
-        pick = self._random.random
-        if pick() < 0.8:
-            word = INTERESTING_WORDS[int(pick() * len(INTERESTING_WORDS))]
-            if pick() < 0.2:
-                word ^= 1 << int(pick() * 64)
-        else:
-            word = self._random.getrandbits(64)
-        return word.to_bytes(8, "little")
 
     def _remember(self, data: bytes) -> None:
         """Keep some of the corpus' programs at hand, for joining."""
@@ -276,18 +144,72 @@ class TypedMutator:
 
     def _insert(self, program: bytearray) -> None:
         index = self._place(program, 1)
-        self._put(program, index, self.call(index, victim=self._neighbour(program, index)))
+        self._put(program, index, self.call(index, victim=self._neighbour(program, index), program=program))
 
     def _insert_pair(self, program: bytearray) -> None:
-        """A call and, right behind it, one that uses its result."""
+        """A call and, right behind it, one that uses what it made, or else what it worked on."""
         index = self._place(program, 1)
-        victim = self._neighbour(program, index)
-        first, second = self.call(index, victim=victim), self.call(index + 1, victim=victim)
-        if self._shapes.calls[second[0]].target is not None:
-            second[VICTIM_OFFSET] = first[VICTIM_OFFSET]
-            second[TARGET_OFFSET : TARGET_OFFSET + 2] = bytes((RESULT, min(index, 0xFF)))
+        first = self.call(index, victim=self._neighbour(program, index), program=program)
         self._put(program, index, first)
-        self._put(program, index + 1, second)
+        type_, thing = self.made(program, index), bytes((RESULT, min(index, 0xFF)))
+        if type_ is None:
+            shape = self._shapes.calls[first[0]]
+            if not isinstance(shape.target, SlotShape) or first[TARGET_OFFSET] & 3 != OF_TYPE:
+                return
+            type_, thing = first[TARGET_OFFSET] >> 2, bytes(first[TARGET_OFFSET : TARGET_OFFSET + 2])
+        if uses := self._uses.get(type_):
+            selector, offset = uses[int(self._random.random() * len(uses))]
+            second = self.call(index + 1, selector, first[VICTIM_OFFSET], program)
+            second[VICTIM_OFFSET] = first[VICTIM_OFFSET]
+            second[offset : offset + 2] = thing
+            self._put(program, index + 1, second)
+
+    def _fit(self, program: bytearray) -> None:
+        """Make all of a call go together, by another victim if its own lacks what that takes."""
+        if program:
+            start = self._place(program) * CALL_BYTES
+            record = program[start : start + CALL_BYTES]
+            self._settle(record)
+            self.fit(record)
+            program[start : start + CALL_BYTES] = record
+
+    def _settle(self, record: bytearray) -> None:
+        able = self.able(record[0] % len(self._shapes.calls))
+        if record[VICTIM_OFFSET] % len(self._shapes.counts) not in able:
+            record[VICTIM_OFFSET] = able[int(self._random.random() * len(able))]
+
+    def _badged(self, program: bytearray) -> None:
+        """A capability for one SMC function, of any owner, and a call through it: of that function, or of another."""
+        badged = self._shapes.badged
+        if badged is None:
+            self._insert(program)
+            return
+        pick, index = self._random.random, self._place(program, 1)
+        victim = self._neighbour(program, index)
+        function = self.function().to_bytes(8, "little")
+        call = self.call(index, badged.call, victim, program)
+        victim = call[VICTIM_OFFSET]
+        if pick() < 0.7:
+            mint = self.call(index, badged.mint, victim, program)
+            mint[VICTIM_OFFSET] = victim
+            self.fit(mint)
+            place = argument_offset(badged.source)
+            mint[place : place + 2] = bytes((OF_TYPE | badged.type << 2, 0))
+            place = argument_offset(badged.badge)
+            mint[place : place + 2] = bytes((RAW_SELECTOR, 0))
+            mint[RAW_OFFSET : RAW_OFFSET + 8] = function
+            self._put(program, index, mint)
+            call[TARGET_OFFSET : TARGET_OFFSET + 2] = bytes((RESULT, min(index, 0xFF)))
+            index += 1
+            if pick() < 0.3:  # another function than the capability's
+                self._put(program, index, call)
+                return
+        else:
+            call[TARGET_OFFSET : TARGET_OFFSET + 2] = bytes((OF_TYPE | badged.type << 2, 0))
+        place = argument_offset(badged.function)
+        call[place : place + 2] = bytes((RAW_SELECTOR, 0))
+        call[RAW_OFFSET : RAW_OFFSET + 8] = function
+        self._put(program, index, call)
 
     def _delete(self, program: bytearray) -> None:
         if len(program) > CALL_BYTES:
@@ -299,7 +221,7 @@ class TypedMutator:
         if program:
             index = self._place(program)
             victim = self._neighbour(program, index)
-            program[index * CALL_BYTES : (index + 1) * CALL_BYTES] = self.call(index, victim=victim)
+            program[index * CALL_BYTES : (index + 1) * CALL_BYTES] = self.call(index, victim=victim, program=program)
 
     def _shape_at(self, program: bytearray, index: int) -> CallShape:
         calls = self._shapes.calls
@@ -313,7 +235,9 @@ class TypedMutator:
         if shape.arguments:
             number = int(self._random.random() * len(shape.arguments))
             place = index * CALL_BYTES + argument_offset(number)
-            program[place : place + 2] = self._selector(shape.arguments[number], self._victim_at(program, index), index)
+            program[place : place + 2] = self.selector(
+                shape.arguments[number], self._victim_at(program, index), index, program
+            )
 
     def _target(self, program: bytearray) -> None:
         if not program:
@@ -322,19 +246,21 @@ class TypedMutator:
         target = self._shape_at(program, index).target
         if target is not None:
             place = index * CALL_BYTES + TARGET_OFFSET
-            program[place : place + 2] = self._selector(target, self._victim_at(program, index), index)
+            program[place : place + 2] = self.selector(target, self._victim_at(program, index), index, program)
 
     def _victim_at(self, program: bytearray, index: int) -> int:
         return program[index * CALL_BYTES + VICTIM_OFFSET] % len(self._shapes.counts)
 
     def _victim(self, program: bytearray) -> None:
-        """Give a call, or as a rule all from there on, to another victim."""
+        """Give a call, or as a rule all from there on, to another victim: those for which it has what they work on."""
         if program:
-            victim = self._victims[int(self._random.random() * len(self._victims))]
-            place = self._place(program) * CALL_BYTES + VICTIM_OFFSET
-            end = place + 1 if self._random.random() < 0.25 else len(program)
-            for each in range(place, end, CALL_BYTES):
-                program[each] = victim
+            victim = self.victims[int(self._random.random() * len(self.victims))]
+            first = self._place(program) * CALL_BYTES
+            end = first + 1 if self._random.random() < 0.25 else len(program)
+            any_call = self._random.random() < STRANGER_SHARE
+            for start in range(first, end, CALL_BYTES):
+                if any_call or victim in self.able(program[start] % len(self._shapes.calls)):
+                    program[start + VICTIM_OFFSET] = victim
 
     def _move(self, program: bytearray) -> None:
         if len(program) > CALL_BYTES:
@@ -381,7 +307,7 @@ class TypedMutator:
         answer = talk["Reply" if pick() < 0.3 else "ReplyRecv"]
         plain, index = pick() < 0.7, self._place(program, 1)
         for selector, victim in ((talk["Recv"], server), (talk["Call"], client), (answer, server)):
-            record = self.call(index, selector, victim)
+            record = self.call(index, selector, victim, program)
             if plain:
                 for number, argument in enumerate(self._shapes.calls[selector].arguments):
                     if isinstance(argument, PoolShape):
@@ -393,16 +319,7 @@ class TypedMutator:
     def _raw_word(self, program: bytearray) -> None:
         if program:
             place = self._place(program) * CALL_BYTES + RAW_OFFSET
-            program[place : place + 8] = self._word()
-
-
-def slot_offsets(shape: CallShape) -> tuple[int, ...]:
-    """Where a call's record holds slot selectors."""
-    target = (TARGET_OFFSET,) if isinstance(shape.target, SlotShape) else ()
-    arguments = tuple(
-        argument_offset(number) for number, argument in enumerate(shape.arguments) if isinstance(argument, SlotShape)
-    )
-    return target + arguments
+            program[place : place + 8] = self.word()
 
 
 Mutator = Callable[[bytes, int, int], bytes]

@@ -8,7 +8,8 @@ likelier, and makes none impossible.
 
 from __future__ import annotations
 
-from fuzz.mutators import CallShape, PoolShape, Shapes, SlotShape
+from fuzz.calls import Badged, CallShape, PoolShape, Shapes, SlotShape
+from fuzz.fits import VictimFits
 from fuzz.targets import Target
 from harness.programs.descriptions import Action, CallType, Parameter, Place
 from harness.programs.interfaces import Interface
@@ -71,6 +72,10 @@ _BY_ACTION = {
     Action.RECEIVE: ("endpoint", "notification"),
 }
 
+# What a call makes, and which argument says it.
+_MAKES = {"IRQControl_Get": "irq-handler", "ARM_ASIDControl_MakePool": "asid-pool", "CNode_SaveCaller": "reply"}
+_LIKE = {"Untyped_Retype": "type"} | {f"CNode_{name}": "src_index" for name in ("Copy", "Mint", "Mutate", "Move")}
+
 # The victim's own is the first of these; a map into another address space, say, is the rarer case.
 _OWN_FIRST = {"cnode": 0.85, "page-global-directory": 0.85, "untyped": 0.7}
 # Untyped memory and capability tables that fit into an arena
@@ -80,9 +85,12 @@ _ANY_OF = {"vroot": 0.1, "source": 0.1, "thread": 0.1, "untyped": 0.3}
 # Values without which nearly every call fails.
 _USUAL_FIRST = {
     "depth": 0.85, "node_index": 0.85, "node_depth": 0.8, "count": 0.6, "attributes": 0.3, "length": 0.3,
+    "cap_count": 0.6,
     "cnode_data": 0.85, "register_count": 0.3, "clean_start": 0.6, "clean_end": 0.3, "priorities": 0.3,
     "priority": 0.3, "domain": 0.5,
 }  # fmt: skip
+_SHORT = 4
+"""Words of a message that the fast paths take."""
 
 
 def slot_shape(types: tuple[str, ...], *, sure: float = 0.7, first: float | None = None) -> SlotShape:
@@ -125,6 +133,8 @@ def _argument(call: CallType, parameter: Parameter, interface: Interface) -> Slo
         usual = _usual_addresses(call, parameter, interface) if parameter.kind in ("vaddr", "vaddr_end") else ()
         if parameter.kind == "size_bits":
             usual = tuple(n for n, bits in enumerate(values) if bits in _SIZES)
+        if parameter.kind == "length":
+            usual = tuple(n for n, length in enumerate(values) if length <= _SHORT)
         return PoolShape(len(values), _USUAL_FIRST.get(parameter.kind, 0.0), parameter.words > 1, usual)
     if parameter.destination:
         return slot_shape((FREE,), sure=0.9)
@@ -140,12 +150,16 @@ def _argument(call: CallType, parameter: Parameter, interface: Interface) -> Slo
 def shapes_of(interface: Interface, target: Target) -> Shapes:
     """What a target's typed mutators know."""
     population = interface.population
+    victims = [VictimFits(interface, victim) for victim in range(len(population.victims))]
     calls = tuple(
         CallShape(
             call.name,
             _target(call, interface),
             tuple(_argument(call, parameter, interface) for parameter in call.parameters),
             target.weight(call.name),
+            tuple(victim.of(call) for victim in victims),
+            SLOT_TYPES.index(_MAKES[call.name]) if call.name in _MAKES else None,
+            _number(call, _LIKE.get(call.name)),
         )
         for call in interface.calls
     )
@@ -154,4 +168,22 @@ def shapes_of(interface: Interface, target: Target) -> Shapes:
         for victim in range(len(population.victims))
     )
     shares = tuple(len(population.slots(victim)) for victim in range(len(population.victims)))
-    return Shapes(calls, counts, population.slots_per_victim, shares)
+    return Shapes(calls, counts, population.slots_per_victim, shares, _badged(interface, target))
+
+
+def _number(call: CallType, name: str | None) -> int | None:
+    """Number of the argument of that name."""
+    return next((n for n, parameter in enumerate(call.parameters) if parameter.name == name), None)
+
+
+def _badged(interface: Interface, target: Target) -> Badged | None:
+    """How capabilities for one SMC function are made and used, if the target makes such calls."""
+    numbers = interface.index
+    if not {"CNode_Mint", "ARM_SMC_Call"} <= numbers.keys() or not target.weight("CNode_Mint"):
+        return None
+    mint, call = interface.call("CNode_Mint"), interface.call("ARM_SMC_Call")
+    source, badge, function = _number(mint, "src_index"), _number(mint, "badge"), _number(call, "x0")
+    if source is None or badge is None or function is None:
+        return None
+    weight = round(target.weight("ARM_SMC_Call") / 2)
+    return Badged(numbers[mint.name], source, badge, numbers[call.name], function, SLOT_TYPES.index("smc"), weight)

@@ -10,7 +10,7 @@ from fuzz.targets import Target
 _RARE = {
     "Yield": 0.1, "Load": 0.3, "Send": 0.4, "Recv": 0.4, "NBSend": 0.5, "NBRecv": 0.5, "Call": 0.3, "ReplyRecv": 0.3,
     "Reply": 0.5, "DebugPutChar": 0.1, "DebugCapIdentify": 0.1, "Jump": 0.1, "UndefinedInstruction": 0.1,
-    "UnknownSystemCall": 0.1, "Store": 0.5,
+    "UnknownSystemCall": 0.1, "Store": 0.5, "FloatingPoint": 0.3,
 }  # fmt: skip
 _CACHES = ("Clean_Data", "Invalidate_Data", "CleanInvalidate_Data", "Unify_Instruction")
 # Most objects come from Retype, and mappings are where the worlds meet.

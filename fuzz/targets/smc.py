@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""SMCs through the capability, and the calls that copy, mint and delete it."""
+"""SMCs through the capability, and the calls that copy, mint, move, send and take it away."""
 
 from __future__ import annotations
 
 from fuzz.targets import Target
 
-_WEIGHTS = {"ARM_SMC_Call": 8.0, "CNode_Copy": 0.7, "CNode_Mint": 1.5, "CNode_Move": 0.5, "CNode_Delete": 0.5}
+_WEIGHTS = {
+    "ARM_SMC_Call": 8.0, "CNode_Copy": 0.7, "CNode_Mint": 1.5, "CNode_Mutate": 0.3, "CNode_Move": 0.5,
+    "CNode_Rotate": 0.3, "CNode_Delete": 0.5, "CNode_Revoke": 0.5,
+    # Capabilities travel in messages, too.
+    "NBSend": 0.7, "Send": 0.2, "Call": 0.2, "Recv": 0.4, "NBRecv": 0.3, "ReplyRecv": 0.2, "Reply": 0.2,
+}  # fmt: skip
 
 
 def weight(name: str) -> float:

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from fuzz.mutators import PoolShape, SlotShape, TypedMutator
+from fuzz.calls import PoolShape, SlotShape
+from fuzz.mutators import TypedMutator
 from fuzz.shapes import shapes_of
 from fuzz.targets import Target, load_target, target_names
 from harness.errors import InputError
