@@ -9,6 +9,8 @@ TIME ?= 60
 SEEDS ?= 3
 OPTIONS ?=
 BIN := .venv/bin
+# A process of tests for each core; every one boots machines of its own.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: help setup fuzz test test-backports lint planted bench clean
 
@@ -34,11 +36,11 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-backports: setup
 	@harness/fetch_qemu.sh .qemu-backports
-	BOTHWORLDS_QEMU=.qemu-backports/root $(BIN)/pytest tests/system
+	BOTHWORLDS_QEMU=.qemu-backports/root $(BIN)/pytest $(PARALLEL) tests/system
 
 planted: setup
 	@$(BIN)/bothworlds planted --preserving --time $(TIME) $(OPTIONS)

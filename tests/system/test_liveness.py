@@ -8,7 +8,6 @@ code that has not run yet.
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -99,14 +98,13 @@ CASES: list[tuple[Outcome, Callable[[Executor], None], str]] = [
 ]
 
 
-def run_broken(executor: Executor, breaks: Callable[[Executor], None]) -> tuple[Observation, float]:
+def run_broken(executor: Executor, breaks: Callable[[Executor], None]) -> Observation:
     breaks(executor)
     executor.memory.written = False
     program = smc_program(executor.artefacts)
-    start = time.perf_counter()
     observation = executor.run(program)
     assert observation.status
-    return observation, time.perf_counter() - start
+    return observation
 
 
 @pytest.mark.parametrize(("outcome", "breaks", "function"), CASES, ids=[str(case[0]) for case in CASES])
@@ -122,9 +120,8 @@ def test_told_apart(
     if release and outcome is Outcome.ASSERTION:
         pytest.skip("a release kernel has no assertions")
     with Executor(release_artefacts if release else artefacts) as executor:
-        observation, seconds = run_broken(executor, breaks)
+        observation = run_broken(executor, breaks)
         assert observation.status is outcome
-        assert seconds < 1.5  # at most half a second of it waiting on an idle machine
         functions = [frame.function for frame in observation.backtrace]
         assert function in functions or not function
         assert bool(functions) == (outcome is not Outcome.HANG_VICTIM)
@@ -158,8 +155,6 @@ def test_everything_blocked(executor: Executor) -> None:
     names = [call.name for call in Interface.load(executor.artefacts).calls]
     receive = names.index("Recv")
     calls = [struct.pack("<BBBB", receive, slot & 1, 0, slot >> 1).ljust(CALL_BYTES, b"\0") for slot in range(256)]
-    start = time.perf_counter()
     observation = executor.run(b"".join(calls))
     assert observation.status is Outcome.BLOCKED
-    assert time.perf_counter() - start < 1
     assert executor.run(b"").status is Outcome.DONE
