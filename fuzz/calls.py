@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.build.smc_functions import CALL_64, FAST_CALL, OWNER_MASK, OWNER_SHIFT
 from harness.programs.encodings import RAW_OFFSET, TARGET_OFFSET, SlotMode, argument_offset
 from harness.programs.pools import RAW_SELECTOR
+from harness.programs.population import OBJECT_TYPES
 from harness.protocol import CALL_BYTES
 
 VICTIM_OFFSET = 1
@@ -70,7 +71,8 @@ class CallShape:
 @dataclass(frozen=True)
 class Badged:
     """How capabilities for one SMC function are made and used: call numbers of Mint and of the SMC, numbers of the
-    arguments source, badge and function, and the slot type. `weight`: how often, as other edits are 1.
+    arguments source, badge and function. `whole`: selectors of capabilities without a badge, by
+    victim. `weight`: how often, as other edits are 1.
     """
 
     mint: int
@@ -78,7 +80,7 @@ class Badged:
     badge: int
     call: int
     function: int
-    type: int
+    whole: tuple[tuple[bytes, ...], ...]
     weight: int = 1
 
 
@@ -87,7 +89,7 @@ class Shapes:
     """All that a typed mutator knows of the interface and of the snapshot.
 
     `counts[v][t]`: how many slots of type number t victim v has. `shares[v]`: how often victim v is chosen, relative
-    to the others; none given: all alike.
+    to the others; none given: all alike. `meeting[v]`: v's slot of an endpoint that all victims have, if they do.
     """
 
     calls: tuple[CallShape, ...]
@@ -95,6 +97,7 @@ class Shapes:
     slots: int = 128
     shares: tuple[int, ...] = ()
     badged: Badged | None = None
+    meeting: tuple[bytes, ...] = ()
 
 
 INTERESTING_WORDS = (
@@ -188,7 +191,7 @@ class CallMaker:
             low, high = program[place], program[place + 1]
             types = len(self._shapes.counts[0])
             if isinstance(shape.arguments[shape.like], PoolShape):
-                return low if low < types else None
+                return low if low < len(OBJECT_TYPES) else None
             if low & 3 == OF_TYPE:
                 return (low >> 2) % types
             if low & 3 != RESULT or not index:

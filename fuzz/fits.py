@@ -19,6 +19,7 @@ Choices = dict[str, tuple[bytes, ...]]
 """Selectors by argument name, and those of the target as `target`."""
 
 TARGET = "target"
+MEETING = "channel"
 _ROOTS = {"root", "src_root", "dest_root", "pivot_root", "cspace_root"}
 _SPACES = {"pd", "pud", "pgd", "vspace_root"}
 _SIZES = {"untyped": (4, 5, 6, 8, 10, 12), "cnode": (1, 2, 3, 4, 5, 6)}
@@ -43,8 +44,10 @@ _COPIED = ("endpoint", "notification", "tcb", *_FRAMES, "cnode", "smc")
 class VictimFits:
     """What goes together for one victim."""
 
-    def __init__(self, interface: Interface, victim: int) -> None:
+    def __init__(self, interface: Interface, victim: int, only: tuple[str, ...] = ()) -> None:
+        """`only`: types of what is copied, moved, deleted and sent; none: all that can be."""
         self._interface = interface
+        self._only = only
         self._victim = victim
         self._world = interface.population.victims[victim].world
         self._priority = interface.population.victims[victim].priority
@@ -53,10 +56,12 @@ class VictimFits:
 
     def of(self, call: CallType) -> tuple[Fit, ...]:
         """What goes together in a call; none if the victim lacks something that it needs."""
-        if call.action is not Action.INVOKE:
+        make = _MAKERS.get(call.name) or _BY_ACTION.get(call.action)
+        if make is None and call.action is Action.INVOKE:
+            make = _by_interface(call)
+        if make is None:
             return ()
         common = self._common(call)
-        make = _MAKERS.get(call.name) or _by_interface(call)
         fits = []
         for choices in make(self, call):
             if all(choices.values()):
@@ -108,6 +113,9 @@ class VictimFits:
         """Slots of objects that no victim needs to go on."""
         return self.slots(*types, where=lambda slot: slot.slot.of not in OWN)
 
+    def _among(self, *types: str) -> tuple[str, ...]:
+        return tuple(type_ for type_ in types if not self._only or type_ in self._only)
+
     def _threads(self) -> tuple[bytes, ...]:
         return self._other("tcb")
 
@@ -152,31 +160,34 @@ class VictimFits:
             }
 
     def copy(self, call: CallType) -> Iterable[Choices]:
-        for type_ in _COPIED:
+        for type_ in self._among(*_COPIED):
             yield {"src_index": self._other(type_)}
 
     def mint(self, call: CallType) -> Iterable[Choices]:
         functions = {value for _, value in self._interface.pools["smc_function"].names}
         small = self.values("badge", lambda v: 0 < v < 0x100)
-        for type_ in ("endpoint", "notification"):
+        for type_ in self._among("endpoint", "notification"):
             yield {"src_index": self.slots(type_, where=lambda slot: slot.slot.badge is None), "badge": small}
-        yield {"src_index": self.slots("smc"), "badge": self.values("badge", lambda v: v in functions)}
-        yield {"src_index": self._other("tcb", *_FRAMES)}
+        whole = self.slots("smc", where=lambda slot: slot.slot.badge is None)
+        yield {"src_index": whole, "badge": self.values("badge", lambda v: v in functions)}
+        yield {"src_index": self._other(*self._among("tcb", *_FRAMES))}
 
     def moved(self, call: CallType) -> Iterable[Choices]:
         types = ("tcb", *_FRAMES, "page-table", "cnode") if call.name == "CNode_Mutate" else _COPIED
-        for type_ in types:
+        for type_ in self._among(*types):
             yield {"src_index": self._other(type_)}
         if call.name == "CNode_Move":
-            yield {"src_index": self._other("reply", "irq-handler", "page-table", "untyped")}
+            yield {"src_index": self._other(*self._among("reply", "irq-handler", "page-table", "untyped"))}
 
     def rotate(self, call: CallType) -> Iterable[Choices]:
         some, others = self._other("tcb", "page-table"), self._other(*_FRAMES)
+        if self._only:
+            some = others = self._other(*self._only)
         yield {"src_index": some, "pivot_index": others, "dest_index": self.slots("free")}
         yield {"src_index": others, "pivot_index": some, "dest_index": self.slots("free")}
 
     def occupied(self, call: CallType) -> Iterable[Choices]:
-        for type_ in SLOT_TYPES:
+        for type_ in self._among(*SLOT_TYPES):
             if type_ != "free":
                 yield {"index": self._other(type_)}
 
@@ -242,6 +253,24 @@ class VictimFits:
                 choices[parameter.name] = (bytes(2),)
         yield choices
 
+    def message(self, call: CallType) -> Iterable[Choices]:
+        """A capability to whoever waits at the meeting point."""
+        yield {
+            **({TARGET: self.meeting()} if call.target else {}),
+            "length": self.values("length", lambda v: v <= 4),
+            "caps": self.values("cap_count", lambda v: v == 1),
+            "cap": self._other(*self._among(*_COPIED)),
+        }
+
+    def receive(self, call: CallType) -> Iterable[Choices]:
+        """Ready for a capability."""
+        yield {TARGET: self.meeting()}
+        yield {TARGET: self.slots("endpoint", "notification")}
+
+    def meeting(self) -> tuple[bytes, ...]:
+        """The endpoint at which victims meet; nobody else waits there."""
+        return self.slots("endpoint", where=lambda slot: slot.slot.of == MEETING and slot.slot.rights is None)
+
     def unbind(self, call: CallType) -> Iterable[Choices]:
         bound = {helper.name for helper in self._interface.population.helpers if helper.notification is not None}
         yield {TARGET: self.slots("tcb", where=lambda slot: slot.slot.of in bound)}
@@ -265,6 +294,11 @@ def _by_interface(call: CallType) -> Callable[[VictimFits, CallType], Iterable[C
     return kinds.get(call.interface, VictimFits.target)
 
 
+_BY_ACTION: dict[str, Callable[[VictimFits, CallType], Iterable[Choices]]] = {
+    Action.SEND: VictimFits.message,
+    Action.TRANSFER: VictimFits.message,
+    Action.RECEIVE: VictimFits.receive,
+}
 _MAKERS: dict[str, Callable[[VictimFits, CallType], Iterable[Choices]]] = {
     "ARM_Page_Map": VictimFits.page_map,
     **dict.fromkeys(_TABLES, VictimFits.table_map),

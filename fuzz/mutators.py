@@ -185,16 +185,20 @@ class TypedMutator(CallMaker):
             self._insert(program)
             return
         pick, index = self._random.random, self._place(program, 1)
+        able = [each for each in self.victims if badged.whole[each]]
         victim = self._neighbour(program, index)
+        if victim not in able:
+            victim = able[int(pick() * len(able))]
+        source = badged.whole[victim][0]
         function = self.function().to_bytes(8, "little")
         call = self.call(index, badged.call, victim, program)
-        victim = call[VICTIM_OFFSET]
+        call[VICTIM_OFFSET] = victim
         if pick() < 0.7:
             mint = self.call(index, badged.mint, victim, program)
             mint[VICTIM_OFFSET] = victim
             self.fit(mint)
             place = argument_offset(badged.source)
-            mint[place : place + 2] = bytes((OF_TYPE | badged.type << 2, 0))
+            mint[place : place + 2] = source
             place = argument_offset(badged.badge)
             mint[place : place + 2] = bytes((RAW_SELECTOR, 0))
             mint[RAW_OFFSET : RAW_OFFSET + 8] = function
@@ -205,7 +209,7 @@ class TypedMutator(CallMaker):
                 self._put(program, index, call)
                 return
         else:
-            call[TARGET_OFFSET : TARGET_OFFSET + 2] = bytes((OF_TYPE | badged.type << 2, 0))
+            call[TARGET_OFFSET : TARGET_OFFSET + 2] = source
         place = argument_offset(badged.function)
         call[place : place + 2] = bytes((RAW_SELECTOR, 0))
         call[RAW_OFFSET : RAW_OFFSET + 8] = function
@@ -305,9 +309,13 @@ class TypedMutator(CallMaker):
         pick, talk = self._random.random, self._talk
         server, client = self._random.sample(range(len(self._shapes.counts)), 2)
         answer = talk["Reply" if pick() < 0.3 else "ReplyRecv"]
-        plain, index = pick() < 0.7, self._place(program, 1)
+        plain, index = pick() < 0.6, self._place(program, 1)
+        meet = all(self._shapes.meeting) and len(self._shapes.meeting) > 0 and pick() < 0.7
         for selector, victim in ((talk["Recv"], server), (talk["Call"], client), (answer, server)):
             record = self.call(index, selector, victim, program)
+            record[VICTIM_OFFSET] = victim
+            if meet and self._shapes.calls[selector].target is not None:
+                record[TARGET_OFFSET : TARGET_OFFSET + 2] = self._shapes.meeting[victim]
             if plain:
                 for number, argument in enumerate(self._shapes.calls[selector].arguments):
                     if isinstance(argument, PoolShape):

@@ -8,6 +8,8 @@ likelier, and makes none impossible.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fuzz.calls import Badged, CallShape, PoolShape, Shapes, SlotShape
 from fuzz.fits import VictimFits
 from fuzz.targets import Target
@@ -150,7 +152,7 @@ def _argument(call: CallType, parameter: Parameter, interface: Interface) -> Slo
 def shapes_of(interface: Interface, target: Target) -> Shapes:
     """What a target's typed mutators know."""
     population = interface.population
-    victims = [VictimFits(interface, victim) for victim in range(len(population.victims))]
+    victims = [VictimFits(interface, victim, target.moves) for victim in range(len(population.victims))]
     calls = tuple(
         CallShape(
             call.name,
@@ -158,7 +160,7 @@ def shapes_of(interface: Interface, target: Target) -> Shapes:
             tuple(_argument(call, parameter, interface) for parameter in call.parameters),
             target.weight(call.name),
             tuple(victim.of(call) for victim in victims),
-            SLOT_TYPES.index(_MAKES[call.name]) if call.name in _MAKES else None,
+            _makes(call, target),
             _number(call, _LIKE.get(call.name)),
         )
         for call in interface.calls
@@ -167,8 +169,17 @@ def shapes_of(interface: Interface, target: Target) -> Shapes:
         tuple(len(population.of_type(victim, number)) for number in range(len(SLOT_TYPES)))
         for victim in range(len(population.victims))
     )
+    meeting = tuple(next(iter(victim.meeting()), b"") for victim in victims)
     shares = tuple(len(population.slots(victim)) for victim in range(len(population.victims)))
-    return Shapes(calls, counts, population.slots_per_victim, shares, _badged(interface, target))
+    return Shapes(calls, counts, population.slots_per_victim, shares, _badged(interface, target, victims), meeting)
+
+
+def _makes(call: CallType, target: Target) -> int | None:
+    """Number of the slot type that a call makes, if it is always the same."""
+    name = _MAKES.get(call.name)
+    if call.action is Action.RECEIVE and len(target.moves) == 1:
+        name = target.moves[0]
+    return None if name is None else SLOT_TYPES.index(name)
 
 
 def _number(call: CallType, name: str | None) -> int | None:
@@ -176,7 +187,7 @@ def _number(call: CallType, name: str | None) -> int | None:
     return next((n for n, parameter in enumerate(call.parameters) if parameter.name == name), None)
 
 
-def _badged(interface: Interface, target: Target) -> Badged | None:
+def _badged(interface: Interface, target: Target, victims: Sequence[VictimFits]) -> Badged | None:
     """How capabilities for one SMC function are made and used, if the target makes such calls."""
     numbers = interface.index
     if not {"CNode_Mint", "ARM_SMC_Call"} <= numbers.keys() or not target.weight("CNode_Mint"):
@@ -185,5 +196,8 @@ def _badged(interface: Interface, target: Target) -> Badged | None:
     source, badge, function = _number(mint, "src_index"), _number(mint, "badge"), _number(call, "x0")
     if source is None or badge is None or function is None:
         return None
+    whole = tuple(victim.slots("smc", where=lambda slot: slot.slot.badge is None) for victim in victims)
+    if not any(whole):
+        return None
     weight = round(target.weight("ARM_SMC_Call") / 2)
-    return Badged(numbers[mint.name], source, badge, numbers[call.name], function, SLOT_TYPES.index("smc"), weight)
+    return Badged(numbers[mint.name], source, badge, numbers[call.name], function, whole, weight)

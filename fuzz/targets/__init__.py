@@ -26,12 +26,14 @@ class Target:
 
     `weight(name)`: how often a typed mutator chooses a call of the table, relative to 1; 0: never.
     Where `exclusive` is true, native mutators' calls are replaced by those of positive weight, too.
+    `moves`: slot types of the capabilities that calls copy, move, delete and send, as a rule; none: all.
     """
 
     name: str
     description: str
     weight: Callable[[str], float]
     exclusive: bool = False
+    moves: tuple[str, ...] = ()
 
 
 def target_names() -> list[str]:

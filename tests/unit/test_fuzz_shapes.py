@@ -12,8 +12,9 @@ from fuzz.mutators import TypedMutator
 from fuzz.shapes import shapes_of
 from fuzz.targets import Target, load_target, target_names
 from harness.errors import InputError
+from harness.programs.encodings import Decoder
 from harness.programs.interfaces import Interface
-from harness.programs.population import SLOT_TYPES
+from harness.programs.population import FRAME_BITS, SLOT_TYPES
 from harness.programs.program import Program
 from harness.protocol import CALL_BYTES
 from tests.unit.programs_support import interface, small_interface
@@ -47,6 +48,53 @@ def test_invocations_are_made_on_their_own_kind_of_object() -> None:
                 )
     for name in wanted:
         assert right[name] > all_of[name] * 0.6, name
+
+
+def test_a_frame_is_mapped_where_a_frame_of_its_size_fits() -> None:
+    table = interface()
+    typed = TypedMutator(shapes_of(table, load_target("invocations")), seed=1, maximum_calls=256)
+    number = table.index["ARM_Page_Map"]
+    fitting = 0
+    for _ in range(400):
+        program = bytes(typed.call(0, number))
+        call = Decoder(table).decode(program)[0]
+        held = {slot.number: slot for slot in table.population.slots(call.victim)}.get(call.target)
+        if held is None or held.type not in FRAME_BITS:
+            continue
+        low, high = {"page-4k": (0x10000000, 0x10200000), "page-2m": (0x10400000, 0x11000000)}.get(held.type, (0, 0))
+        fitting += held.slot.mapped is None and low <= call.words[0] < high
+    assert fitting > 150
+
+
+def test_smc_capabilities_are_made_for_functions_of_every_owner() -> None:
+    table = interface()
+    typed = TypedMutator(shapes_of(table, load_target("smc")), seed=1, maximum_calls=256)
+    owners, same, other = set(), 0, 0
+    for _ in range(1500):
+        program = bytearray()
+        typed._badged(program)
+        calls = Decoder(table).decode(bytes(program))
+        assert [table.calls[call.call].name for call in calls][-1] == "ARM_SMC_Call"
+        if len(calls) == 2:
+            badge = calls[0].words[5]
+            owners.add((badge >> 24 & 0x3F, badge >> 30 & 1, badge >> 31 & 1))
+            assert calls[1].target == calls[0].words[0], "the capability that was made"
+            same += calls[1].words[0] == badge
+            other += calls[1].words[0] != badge
+    assert len({owner for owner, _, _ in owners}) == 64 and len(owners) > 200
+    assert same > other > 100
+
+
+def test_results_are_used_as_what_they_are() -> None:
+    table = interface()
+    typed = TypedMutator(shapes_of(table, load_target("invocations")), seed=1, maximum_calls=256)
+    retype, made = table.index["Untyped_Retype"], Counter[str]()
+    for _ in range(300):
+        program = typed.call(0, retype)
+        if (type_ := typed.made(program, 0)) is not None:
+            made[SLOT_TYPES[type_]] += 1
+            assert Decoder(table).decode(bytes(program))[0].words[0] == type_
+    assert made["page-4k"] > 5 and made["endpoint"] > 5
 
 
 def test_targets_choose_calls() -> None:

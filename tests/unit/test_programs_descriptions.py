@@ -16,18 +16,16 @@ from harness.build.guests import configuration_macros
 from harness.build.kernel import build_kernel
 from harness.configs import load_config
 from harness.errors import BuildFailure
-from harness.programs import descriptions
 from harness.programs.descriptions import (
     HARNESS_ACTIONS,
     LEFT_OUT,
     Action,
     Place,
     all_calls,
-    holds,
     place_parameters,
-    read_methods,
     select_calls,
 )
+from harness.programs.interface_files import XML_FILES, holds, read_methods, read_syscalls
 from harness.programs.interfaces import Interface
 from tests.unit.programs_support import interface, kernel, small_interface
 
@@ -93,7 +91,7 @@ def test_messages_are_laid_out_as_by_the_stub_generator() -> None:
     types = generator.init_data_types(64) + generator.init_arch_types(64)["aarch64"]
     types += [generator.StructType("seL4_ARM_SMCContext", 8 * 64, 64), generator.CapType("seL4_ARM_SMC", 64)]
     compared = 0
-    for file in descriptions.XML_FILES:
+    for file in XML_FILES:
         for entry in generator.parse_xml_file(str(kernel().source / file), types)[0]:
             name = f"{entry[0].removeprefix('seL4_')}_{entry[1]}"
             if name not in interface().index:
@@ -166,7 +164,7 @@ def test_unreadable_descriptions(tmp_path: Path) -> None:
     with pytest.raises(BuildFailure, match=re.escape(str(tmp_path))):
         read_methods(tmp_path)
     with pytest.raises(BuildFailure, match="system calls cannot be read"):
-        descriptions.read_syscalls(tmp_path, {})
+        read_syscalls(tmp_path, {})
 
 
 def test_identity_says_what_bytes_mean() -> None:
