@@ -102,7 +102,7 @@ def test_a_change_of_a_user_is_all_that_is_left(tree: Path) -> None:
     ("file", "old", "new", "error", "words"),
     [
         # A line that a patch of the series has made, changed by the user: only they know what is meant.
-        ("src/object/objecttype.c", "inheritWorld", "takeWorld", PatchError, ["objecttype.c", "--no-series"]),
+        ("src/object/objecttype.c", "memoryOf", "kindOf", PatchError, ["objecttype.c", "--no-series"]),
         ("VERSION", "5.0.0", "12.1.0", InputError, ["seL4 12.1.0", "builds seL4 5.0.0"]),
         ("libsel4/include/interfaces/sel4.xml", None, None, InputError, ["not a source tree of seL4"]),
     ],
