@@ -259,6 +259,7 @@ class Campaign:
             "invariants": {
                 name: {"checks": checks, "objects": objects} for name, (checks, objects) in totals.invariants.items()
             },
+            "answers": {"answered": totals.answered, "covered": totals.answers_covered},
             "whole_checks": totals.whole_checks,
             "audits": totals.audits,
             "corpus": {"programs": self.programs, "loaded": self.programs_loaded, "added": self.programs_added},

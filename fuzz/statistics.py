@@ -102,7 +102,8 @@ class Totals:
     """What a worker has counted so far; totals of several workers can be merged.
 
     `started`, `done` as `CallStatistics.arrays`; `hit`: u8[blocks], not zero where a block was executed;
-    `invariants`: id -> (checks, objects).
+    `invariants`: id -> (checks, objects); `answered`, `answers_covered`: calls that the kernel answered in programs
+    whose answers were compared with the specification, and those of them that it covers.
     """
 
     executions: int = 0
@@ -117,6 +118,8 @@ class Totals:
     check_seconds: float = 0.0
     check_seconds_whole: float = 0.0
     whole_checks: int = 0
+    answered: int = 0
+    answers_covered: int = 0
 
     @property
     def calls(self) -> int:
@@ -165,6 +168,8 @@ def merge(parts: Sequence[Totals]) -> Totals:
         merged.check_seconds += part.check_seconds
         merged.check_seconds_whole += part.check_seconds_whole
         merged.whole_checks += part.whole_checks
+        merged.answered += part.answered
+        merged.answers_covered += part.answers_covered
     return merged
 
 

@@ -400,6 +400,8 @@ class Worker:
         totals.hit = self.hit
         totals.outcomes = self.outcomes
         totals.invariants = self.judged.table()
+        if self.checker.answers is not None:
+            totals.answered, totals.answers_covered = self.checker.answers.answered, self.checker.answers.covered
         if self.repeated:
             self.send(Repeated(dict(self.repeated)))
             self.repeated.clear()

@@ -120,7 +120,7 @@ class Judge:
         self.executor = executor
         self.checker = checker
         self.kernel = Elf(executor.artefacts.kernel_elf)
-        self._settled: set[bytes] = set()
+        self._settled: set[tuple[str, bytes]] = set()
         self._at_start: frozenset[tuple[str, str]] | None = None
         self.start: tuple[Symptom, ...] = ()
         """Symptoms of the snapshot itself; known after `judge_start`."""
@@ -173,7 +173,7 @@ class Judge:
         if not report.requests:
             return False
         settled = self._settled
-        keys = [program[: (request.call + 1) * CALL_BYTES] for request in report.requests]
+        keys = [(request.invariant, program[: (request.call + 1) * CALL_BYTES]) for request in report.requests]
         open_ = [(key, request) for key, request in zip(keys, report.requests, strict=True) if key not in settled]
         report.requests = [request for _, request in open_]
         if not open_:

@@ -25,6 +25,7 @@ from harness.invariants import (  # noqa: F401 (they register their invariants)
     untyped,
     vspace,
     world,
+    wrong_answers,
 )
 from harness.invariants.changes import SMC_COUNT, WorldChanges
 from harness.invariants.definitions import Context, Facts, Invariant, Judgement, Request, Violation, invariants
@@ -36,9 +37,13 @@ from harness.kernel_state.layout import Layout
 from harness.kernel_state.memory import MemoryImage, Ram, read_optional
 from harness.kernel_state.state import KernelState
 from harness.programs.interfaces import Interface
+from harness.specification.oracle import AnswerOracle
 
 ENTRY_POINT_GROUP = "bothworlds.invariants"
 """Packages that add invariants name a module here; importing it registers them."""
+ANSWERS_EVERY = 32
+"""Of so many programs that are judged by their changes, one has its answers compared, for which a quarter of its calls
+needs the state right before them."""
 
 
 @dataclass
@@ -111,6 +116,10 @@ class Checker:
             )
         self._hints = list(self.snapshot.containers)
         self.smc = SmcAuthority(self.snapshot, interface) if interface is not None else None
+        self.answers: AnswerOracle | None = None
+        if interface is not None and self.smc is not None:
+            self.answers = AnswerOracle(self.snapshot, interface, [victim.thread for victim in self.smc.victims])
+        self._until_answers = ANSWERS_EVERY
         self.facts = self._facts(firmware_elf)
         self._changes = WorldChanges(self.snapshot, self.regions, self.facts)
         self._novelty = Novelty(self.snapshot)
@@ -155,7 +164,9 @@ class Checker:
         Memory may hold anything. Raises ImageError only where the memory itself cannot be read.
         """
         start = time.perf_counter()
-        context = Context(self.state(memory, observation), self.regions, self.facts, observation, self.smc)
+        context = Context(
+            self.state(memory, observation), self.regions, self.facts, observation, self.smc, self.answers
+        )
         result = CheckReport()
         for entry in invariants(families):
             self._judge(entry, context, result)
@@ -196,8 +207,19 @@ class Checker:
                 self.smc.judge_entries(log_entries(report, logged), observation.results, program, judgement)
                 result.judged = {**self._judged, "smc_authority": self._judged["smc_authority"] + judgement.judged}
                 result.add("smc_authority", judgement)
+        self._until_answers -= 1
+        if not self._until_answers:
+            self._until_answers = ANSWERS_EVERY
+            self._compare_answers(memory, observation, result)
         result.seconds = time.perf_counter() - start
         return result
+
+    def _compare_answers(self, memory: MemoryImage, observation: Any, result: CheckReport) -> None:
+        """Compare the answers of a program's calls with the specification."""
+        if self.answers is not None and self.smc is not None:
+            program = self.smc.program_of(memory, observation.calls)
+            if program is not None:
+                result.requests += wrong_answers.compare(self.answers, program, observation).requests
 
     def settle(self, report: CheckReport, run: Callable[[int], Any]) -> list[Violation]:
         """Answer a report's requests, and add what they bring to light to its violations.
@@ -207,11 +229,13 @@ class Checker:
         """
         found = CheckReport()
         for request in report.requests:
-            if self.smc is not None:
-                state = self.snapshot
-                if request.call:
-                    observation = run(request.call)
-                    state = self.state(observation.memory, observation)
+            state = self.snapshot
+            if request.call:
+                observation = run(request.call)
+                state = self.state(observation.memory, observation)
+            if request.invariant == wrong_answers.ID and self.answers is not None:
+                found.add(request.invariant, wrong_answers.resolve(self.answers, request, state.ram))
+            elif self.smc is not None:
                 found.add(request.invariant, self.smc.resolve(request, state))
         report.requests = []
         report.violations += found.violations

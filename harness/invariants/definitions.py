@@ -21,6 +21,7 @@ from harness.kernel_state.threads import IpcObjects, Threads
 
 if TYPE_CHECKING:
     from harness.invariants.smc import SmcAuthority
+    from harness.specification.oracle import AnswerOracle
 
 MAXIMUM_VIOLATIONS = 16
 """Violations of one invariant that a report keeps; corrupt memory can hold millions."""
@@ -153,6 +154,7 @@ class Context:
     facts: Facts
     observation: Any = None
     smc: SmcAuthority | None = None
+    answers: AnswerOracle | None = None
 
 
 Check = Callable[[Context], Judgement]

@@ -108,7 +108,7 @@ def test_check_shows_every_invariant(artefacts: Artefacts, options: tuple[str, .
     for entry in invariants():
         found = re.search(rf"^{entry.id} +{entry.family} +held +(\d+) ", shown, re.MULTILINE)
         assert found is not None, shown
-        assert int(found.group(1)) > 0
+        assert int(found.group(1)) > 0 or entry.id == "answers"  # there is no program
 
 
 def test_check_says_what_is_violated(artefacts: Artefacts) -> None:

@@ -43,6 +43,10 @@ def checker(shared_executor: Executor, interface: Interface) -> Checker:
     )
 
 
+OF_PROGRAMS = {"answers"}
+"""What judges a program's calls has nothing to judge in the snapshot."""
+
+
 @pytest.fixture
 def state(checker: Checker) -> KernelState:
     return checker.snapshot
@@ -54,7 +58,7 @@ def test_everything_holds_on_the_snapshot_and_nothing_is_judged_on_no_objects(
     report = checker.check(executor.snapshot)
     assert [str(violation) for violation in report.violations] == []
     assert set(report.judged) == {entry.id for entry in invariants()}
-    assert {id for id, objects in report.judged.items() if not objects} == set()
+    assert {id for id, objects in report.judged.items() if not objects} == OF_PROGRAMS
 
 
 def test_the_release_build_holds_too(release_artefacts: Artefacts) -> None:
@@ -66,7 +70,7 @@ def test_the_release_build_holds_too(release_artefacts: Artefacts) -> None:
             interface=Interface.load(release_artefacts),
         ).check(executor.snapshot)
     assert [str(violation) for violation in report.violations] == []
-    assert all(report.judged.values())
+    assert {id for id, objects in report.judged.items() if not objects} == OF_PROGRAMS
 
 
 def test_boot_information_agrees_with_the_config(state: KernelState) -> None:
@@ -148,7 +152,9 @@ def test_random_programs_break_nothing_and_both_checks_agree(
         full = checker.check(executor.memory, observation)
         assert [str(violation) for violation in full.violations] == []
         assert [str(violation) for violation in fast.violations] == []
-        assert [request.call for request in fast.requests] == [request.call for request in full.requests]
+        # Answers are compared of few programs that are judged by their changes.
+        asked = [[r.call for r in report.requests if r.invariant not in OF_PROGRAMS] for report in (fast, full)]
+        assert asked[0] == asked[1]
         judged += len(observation.smc_log)
         found = checker.settle(fast, lambda calls, program=program: executor.run(program, stop_after=calls))  # type: ignore[misc]
         assert [str(violation) for violation in found] == []

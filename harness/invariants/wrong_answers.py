@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""answers: the kernel answers each invocation as the table of harness/specification says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.errors import BothworldsError
+from harness.invariants.definitions import Context, Judgement, Request, invariant
+from harness.kernel_state.memory import Ram
+from harness.specification.oracle import AnswerOracle
+
+ID = "answers"
+
+
+def compare(oracle: AnswerOracle, program: bytes, observation: Any) -> Judgement:
+    """Compare the answers of a program; what seems wrong, and what the snapshot does not tell, are requests.
+
+    Raises a MachineError for an observation that is over.
+    """
+    results = observation.results
+    comparison = oracle.compare(program, results, observation.changed_words)
+    judgement = Judgement(comparison.covered)
+    for index in sorted({*comparison.wrong, *comparison.open}):
+        judgement.requests.append(Request(ID, index, oracle.question(program, results, index)))
+    return judgement
+
+
+@invariant(ID, family=ID, reference="docs/specification.md")
+def answers(context: Context) -> Judgement:
+    """Every invocation is answered as the manual says: the first error whose rule it breaks, otherwise success."""
+    observation, oracle, authority = context.observation, context.answers, context.smc
+    if observation is None or oracle is None or authority is None:
+        return Judgement()
+    try:
+        program = authority.program_of(context.state.memory, observation.calls)
+        return compare(oracle, program, observation) if program is not None else Judgement()
+    except BothworldsError:
+        # The results are gone with the next program; the state is still there to be judged.
+        return Judgement()
+
+
+def resolve(oracle: AnswerOracle, request: Request, ram: Ram) -> Judgement:
+    """Judge a call by the state right before it."""
+    judgement = Judgement(1)
+    difference = oracle.resolve(request.call, request.evidence, ram)
+    if difference is not None:
+        judgement.fail(difference.message, difference.label, **difference.evidence)
+    return judgement

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Compares the answers of a program's calls with the table.
+
+The state before a call is the snapshot's where nothing that the rules read has changed by the end of the program:
+each answer is worked out with the words that it depends on, so that this costs a set operation a call. Other calls are
+judged by the state right before them, which the program, run again up to there, shows; so is, before it is reported,
+each answer that seems wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import protocol
+from harness.kernel_state.layout import Layout
+from harness.kernel_state.memory import Ram
+from harness.kernel_state.state import KernelState
+from harness.programs.descriptions import Action
+from harness.programs.encodings import Decoded, Decoder, records
+from harness.programs.interfaces import Interface
+from harness.protocol import CallState
+from harness.specification.answers import CAP_FAULT, DONE, SUCCESS, Answer, LookupFailure, NotCoveredError
+from harness.specification.invocations import Invocation, thread_of
+from harness.specification.lookups import resolve, translate
+from harness.specification.memory import Memory, Slot
+from harness.specification.table import Expected, expected
+
+MESSAGE_REGISTERS = 4
+"""Words of a message that travel in registers; the others lie in the caller's IPC buffer."""
+MAXIMUM_LENGTH = 120
+"""Words of a message (seL4_MsgMaxLength); the kernel takes a larger length for this."""
+_WORD_BITS = 64
+_LENGTH, _CAPS_SHIFT, _CAPS, _LABEL_SHIFT, _LABEL = 0x7F, 7, 3, 12, 0xFFFFF
+_READ_ONLY, _READ_WRITE = 3, 1
+"""Rights of a frame (vm_rights_t) with which it can be an IPC buffer."""
+_REMEMBERED = 1 << 16
+_FAULTS = "seL4_Fault"
+_TRANSFERS = 0b1100
+"""The flags of CopyRegisters that copy anything."""
+# Invocations that an interrupt can stop, and that are then made once more in another state.
+_PREEMPTIBLE = frozenset(
+    "CNode_Revoke CNode_Delete CNode_CancelBadgedSends Untyped_Retype TCB_Configure TCB_SetSpace TCB_SetIPCBuffer "
+    "IRQHandler_SetNotification IRQHandler_Clear".split()
+)
+_MESSAGES = frozenset({Action.SEND, Action.TRANSFER})
+_OVERTAKEN = _MESSAGES | {Action.RECEIVE}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a call must be answered, and the numbers of the words of secure RAM on which that depends.
+
+    `expected` is None where the table does not say.
+    """
+
+    expected: Expected | None
+    reads: frozenset[int]
+
+
+@dataclass
+class Comparison:
+    """What a program's answers are worth.
+
+    `answered`: calls that the kernel answered; `covered`: those that were compared, and `wrong` those of them that
+    seem wrong; `open`: those that only the state right before them decides.
+    """
+
+    answered: int = 0
+    covered: int = 0
+    wrong: list[int] = field(default_factory=list)
+    open: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A wrong answer: to which call, in words, with all that was compared."""
+
+    message: str
+    label: str
+    evidence: dict[str, Any]
+
+
+class AnswerOracle:
+    """Judges answers for one snapshot. `threads`: physical addresses of the victims' thread objects."""
+
+    def __init__(self, snapshot: KernelState, interface: Interface, threads: Sequence[int]) -> None:
+        self.interface = interface
+        self._layout: Layout = snapshot.layout
+        self._snapshot = snapshot.ram
+        self._threads = tuple(threads)
+        self._decoder = Decoder(interface)
+        self._labels = {call.label: call.label_name for call in interface.calls if call.action is Action.INVOKE}
+        self._answers = [call.action is Action.INVOKE or call.name == "Call" for call in interface.calls]
+        self._decisions: dict[Decoded, Decision] = {}
+        self._errors = {name: value for value, name in snapshot.layout.error_names.items()}
+        faults = snapshot.layout.union(_FAULTS).values if _FAULTS in snapshot.layout.bitfields.unions else {}
+        self._cap_fault = faults.get(CAP_FAULT, -1)
+        self._pages = self._own_pages(snapshot)
+        self.answered = self.covered = 0
+        """Calls that the kernel answered in all programs so far, and those of them that were compared."""
+
+    def _own_pages(self, snapshot: KernelState) -> list[tuple[int, int] | None]:
+        """Of each victim, root of the address space and physical address of the page with its IPC buffer."""
+        memory = Memory(self._layout, snapshot.ram)
+        return [self._own_page(memory, thread) for thread in self._threads]
+
+    def _own_page(self, memory: Memory, thread: int) -> tuple[int, int] | None:
+        root = self._thread_slot(memory, thread, "tcbVTable").cap
+        if root.type != "page_global_directory_cap":
+            return None
+        page = translate(memory, root.base, self.interface.population.addresses.state)
+        return None if page is None else (root.base, page[0])
+
+    def _thread_slot(self, memory: Memory, thread: int, name: str) -> Slot:
+        return memory.slot(thread + (self._layout.constant(name) << self._layout.slot_bits))
+
+    # One call
+
+    def expected(self, call: Decoded, memory: Memory) -> Expected:
+        """What a call must be answered in a state; NotCoveredError where the table does not say."""
+        thread = self._threads[call.victim]
+        if self._own_page(memory, thread) != self._pages[call.victim]:
+            raise NotCoveredError("the victim's address space is another one")
+        target = self._lookup(memory, thread, call.target)
+        if isinstance(target, Answer):
+            return Expected(target, "the invoked capability is found")
+        length = min(call.info & _LENGTH, MAXIMUM_LENGTH)
+        caps = call.info >> _CAPS_SHIFT & _CAPS
+        extra: list[Slot] = []
+        if (length > MESSAGE_REGISTERS or caps) and not self._has_buffer(memory, thread, call.victim):
+            length, caps = min(length, MESSAGE_REGISTERS), 0
+        if caps > len(call.caps):
+            raise NotCoveredError("extra capabilities of which the program says nothing")
+        for pointer in call.caps[:caps]:
+            slot = self._lookup(memory, thread, pointer)
+            if isinstance(slot, Answer):
+                return Expected(slot, "the extra capabilities are found")
+            extra.append(slot)
+        invocation = Invocation(memory, thread, target, target.cap, length, call.words, tuple(extra))
+        wanted = expected(invocation, self._label_name(call.info >> _LABEL_SHIFT & _LABEL))
+        if wanted.answer is None or len(wanted.answer.details) <= MESSAGE_REGISTERS:
+            return wanted
+        if self._has_buffer(memory, thread, call.victim):
+            return wanted
+        # What does not fit into registers is lost.
+        return Expected(Answer(wanted.answer.error, wanted.answer.details[:MESSAGE_REGISTERS]), wanted.rule)
+
+    def _label_name(self, label: int) -> str:
+        if label in self._labels:
+            return self._labels[label]
+        if 0 < label < max(self._labels):
+            raise NotCoveredError("a label that the call table leaves out")
+        return ""
+
+    def _lookup(self, memory: Memory, thread: int, pointer: int) -> Slot | Answer:
+        """The slot that a thread names, or the fault: pointer, sending, how the lookup failed."""
+        found = resolve(memory, self._thread_slot(memory, thread, "tcbCTable").cap, pointer, _WORD_BITS)
+        if isinstance(found, LookupFailure):
+            return Answer(CAP_FAULT, (pointer, 0, found.words[0]))
+        return found[0]
+
+    def _has_buffer(self, memory: Memory, thread: int, victim: int) -> bool:
+        """Whether the kernel finds an IPC buffer; NotCoveredError if it is not the one that the victim writes."""
+        cap = self._thread_slot(memory, thread, "tcbBuffer").cap
+        if cap.type != "frame_cap" or cap.field("capFVMRights") not in (_READ_ONLY, _READ_WRITE):
+            return False
+        address = memory.word(thread + self._layout.tcb_offset + self._layout.struct("tcb")["tcbIPCBuffer"].offset)
+        own = self._pages[victim]
+        if cap.field("capFSize") or cap.field("capFVMRights") != _READ_WRITE or own is None:
+            raise NotCoveredError("an IPC buffer that is not the victim's own")
+        if cap.base + (address & (protocol.PAGE - 1)) != own[1]:
+            raise NotCoveredError("an IPC buffer elsewhere")
+        return True
+
+    def decide(self, call: Decoded, ram: Ram) -> Decision:
+        """The same with what it depends on."""
+        memory = Memory(self._layout, ram)
+        try:
+            answer = self.expected(call, memory)
+        except NotCoveredError:
+            return Decision(None, frozenset(memory.reads))
+        return Decision(answer, frozenset(memory.reads))
+
+    def _at_start(self, call: Decoded) -> Decision:
+        known = self._decisions.get(call)
+        if known is None:
+            if len(self._decisions) >= _REMEMBERED:
+                self._decisions.clear()
+            known = self._decisions[call] = self.decide(call, self._snapshot)
+        return known
+
+    def _agrees(self, answer: Answer, result: Any) -> bool:
+        """Whether a call's result (protocol.RESULT) is an answer."""
+        state, info = int(result["state"]), int(result["info"])
+        if answer.error == CAP_FAULT:
+            words = tuple(int(word) for word in result["mr"][1:MESSAGE_REGISTERS])
+            return state == CallState.FAULTED and int(result["error"]) == self._cap_fault and words == answer.details
+        if state == CallState.FAULTED:
+            return False
+        if info >> _LABEL_SHIFT & _LABEL != self._errors[answer.error]:
+            return False
+        if answer.error == SUCCESS:
+            return True
+        words = tuple(int(word) for word in result["mr"][: len(answer.details)])
+        return info & _LENGTH == len(answer.details) and words == answer.details
+
+    # Programs
+
+    def compare(self, program: bytes, results: Any, changed: Any) -> Comparison:
+        """Judge a program's answers (protocol.RESULT[calls]) by the snapshot.
+
+        `changed`: numbers of the words of secure RAM that differ from the snapshot; None if that is not known.
+        Open calls are expected to be resolved, and count as covered unless that shows that they cannot be.
+        """
+        comparison, rows = Comparison(), records(program)
+        states, errors = results["state"].tolist(), results["error"].tolist()
+        words = frozenset(changed.tolist()) if changed is not None else None
+        interrupts, disturbed = False, self._disturbed(rows, states, words)
+        for index, row in enumerate(rows[: len(states)]):
+            number, state = row[0] % len(self._answers), states[index]
+            type_ = self.interface.calls[number]
+            interrupts = interrupts or type_.action is Action.INTERRUPT
+            if not self._answers[number] or state not in (CallState.DONE, CallState.FAULTED):
+                continue
+            if state == CallState.FAULTED and errors[index] != self._cap_fault:
+                continue
+            call = self._decoder.decode_call(rows, index)
+            decision = self._at_start(call)
+            unchanged = words is not None and decision.reads.isdisjoint(words)
+            if unchanged and decision.expected is not None and decision.expected.answer is None:
+                continue  # a message to a thread
+            comparison.answered += 1
+            if disturbed or (interrupts and type_.name in _PREEMPTIBLE):
+                continue
+            if unchanged and decision.expected is None:
+                continue
+            if unchanged and decision.expected is not None and decision.expected.answer is not None:
+                if self._agrees(decision.expected.answer, results[index]):
+                    comparison.covered += 1
+                else:
+                    comparison.wrong.append(index)
+            elif not (interrupts and self._overtakes(rows, index, states)):
+                comparison.open.append(index)
+        comparison.wrong = [i for i in comparison.wrong if not i or not self._overtakes(rows, i, states)]
+        self.answered += comparison.answered
+        self.covered += comparison.covered + len(comparison.wrong) + len(comparison.open)
+        return comparison
+
+    def _disturbed(self, rows: list[bytes], states: list[int], changed: frozenset[int] | None) -> bool:
+        """Whether another thread may have run a victim's code, or a victim other code: results mean little then.
+
+        Who copies a victim's registers to another thread has two that go on from there and write one victim's results.
+        """
+        code = range(self.interface.population.addresses.code, self.interface.population.addresses.exchange)
+        for index, row in enumerate(rows[: len(states)]):
+            type_ = self.interface.calls[row[0] % len(self._answers)]
+            if states[index] not in (CallState.STARTED, CallState.DONE):
+                continue
+            if type_.name in ("TCB_WriteRegisters", "TCB_CopyRegisters"):
+                call = self._decoder.decode_call(rows, index)
+                start = self._at_start(call)
+                refused = start.expected is not None and start.expected.answer not in (None, DONE)
+                if refused and changed is not None and start.reads.isdisjoint(changed):
+                    continue  # whatever the result says: it may be another thread's
+                if type_.name == "TCB_CopyRegisters" and not call.words[0] & _TRANSFERS:
+                    continue
+                if self._may_be_victims(call, changed) or any(word in code for word in call.words):
+                    return True
+            elif type_.action in _MESSAGES and any(w in code for w in self._decoder.decode_call(rows, index).words):
+                return True  # an answer to a fault sets registers
+        return False
+
+    def _may_be_victims(self, call: Decoded, changed: frozenset[int] | None) -> bool:
+        """Whether one of the threads that a call is about may be a victim, for all that the snapshot tells."""
+        memory = Memory(self._layout, self._snapshot)
+        try:
+            slots = [self._lookup(memory, self._threads[call.victim], pointer) for pointer in (call.target, *call.caps)]
+            caps = [slot.cap for slot in slots if isinstance(slot, Slot)]
+            found = {thread_of(cap) for cap in caps if cap.type == "thread_cap"}
+        except NotCoveredError:
+            return True
+        return changed is None or not memory.reads.isdisjoint(changed) or not found.isdisjoint(self._threads)
+
+    def _overtakes(self, rows: list[bytes], index: int, states: list[int]) -> bool:
+        """Whether a call may have been made before an earlier one of another victim was over."""
+        victims = len(self._threads)
+        if index and rows[index - 1][1] % victims != rows[index][1] % victims:
+            before = self.interface.calls[rows[index - 1][0] % len(self._answers)]
+            if before.action in _OVERTAKEN:
+                return True
+        return any(state == CallState.STARTED for state in states[:index])
+
+    def question(self, program: bytes, results: Any, index: int) -> dict[str, Any]:
+        """All that `resolve` needs to judge a call later, as plain data."""
+        result = results[index]
+        return {
+            "record": program[: (index + 1) * protocol.CALL_BYTES].hex(),
+            **{name: int(result[name]) for name in ("state", "error", "info")},
+            "mr": [int(word) for word in result["mr"]],
+        }
+
+    def resolve(self, index: int, question: dict[str, Any], ram: Ram) -> Difference | None:
+        """Judge a call by the state right before it; None if its answer is right, or nothing is said about it."""
+        rows = records(bytes.fromhex(question["record"]))
+        call = self._decoder.decode_call(rows, index)
+        answer = self.decide(call, ram).expected
+        if answer is None or answer.answer is None:
+            self.covered -= 1
+            self.answered -= answer is not None
+            return None
+        result: dict[str, Any] = {**question, "mr": question["mr"]}
+        return None if self._agrees(answer.answer, result) else self._difference(index, call, answer, result)
+
+    def _difference(self, index: int, call: Decoded, wanted: Expected, result: dict[str, Any]) -> Difference:
+        type_ = self.interface.calls[call.call]
+        names = {value: name for name, value in self._errors.items()}
+        label = result["info"] >> _LABEL_SHIFT & _LABEL
+        if result["state"] == CallState.FAULTED:
+            found = Answer(CAP_FAULT, tuple(result["mr"][1:MESSAGE_REGISTERS]))
+        else:
+            length = min(result["info"] & _LENGTH, len(result["mr"])) if label else 0
+            found = Answer(names.get(label, str(label)), tuple(result["mr"][:length]))
+        victim = self.interface.population.victims[call.victim].name
+        target = self.interface.population.slot_name(call.victim, call.target) or hex(call.target)
+        evidence = {
+            "call": index,
+            "name": type_.name,
+            "victim": victim,
+            "target": target,
+            "words": [hex(word) for word in call.words],
+            "caps": [hex(pointer) for pointer in call.caps],
+            "found": str(found),
+            "expected": str(wanted.answer),
+            "rule": wanted.rule,
+        }
+        text = f"call {index} ({victim}: {type_.name} on {target}) was answered {found}; it must be {wanted.answer}"
+        return Difference(f"{text}: {wanted.rule}", type_.name, evidence)
