@@ -24,6 +24,7 @@ from fuzz.mutators import TypedMutator
 from fuzz.shapes import shapes_of
 from fuzz.statistics import CallStatistics, Totals
 from fuzz.targets import DEFAULT_TARGET, load_target
+from fuzz.world_cost import MOST, world_costs, worst_of_groups
 from harness.build.artefacts import Artefacts
 from harness.errors import EnvironmentFailure, MachineError
 from harness.execution.executor import Executor
@@ -60,6 +61,10 @@ AT_MOST = {
     "check_ms_1000_objects": 50.0,
     "mutation_us": 100.0,
     "boot_seconds": 1.0,
+    "world_tag_map": MOST,
+    "world_tag_unmap": MOST,
+    "world_tag_retype": MOST,
+    "world_tag_ipc": MOST,
 }
 """What a metric has to be on a two-core machine without other load; the report says where it is not."""
 
@@ -321,6 +326,14 @@ class Bench:
             Metric("check_ms_1000_objects", many, "ms", statistics.median(whole), "the states of the mix"),
         ]
 
+    def world_tag(self) -> list[Metric]:
+        """What the world tag adds to the kernel's instructions: counts, the same on any machine."""
+        self._tell("instructions with and without the world tag")
+        return [
+            Metric(f"world_tag_{group}", cost.ratio, "x", 1.0, f"{cost.operation}: {cost.without} without the tag")
+            for group, cost in worst_of_groups(world_costs(self.artefacts.config)).items()
+        ]
+
     def check_many(self, executor: Executor, judge: Judge) -> float:
         """Milliseconds for all invariants on the state that `thousand_objects.yaml` leaves behind."""
         observation = executor.run(Program.load(MANY_OBJECTS, self.interface).to_bytes())
@@ -396,4 +409,11 @@ def _require(campaign: Campaign) -> None:
 def measure_all(artefacts: Artefacts, seconds: float, watch: Callable[[str], None] | None = None) -> list[Metric]:
     """All metrics."""
     bench = Bench(artefacts, seconds, watch)
-    return [*bench.executions(), *bench.machine_rates(), *bench.checks(), *bench.mutations(), *bench.boots()]
+    return [
+        *bench.executions(),
+        *bench.machine_rates(),
+        *bench.checks(),
+        *bench.mutations(),
+        *bench.boots(),
+        *bench.world_tag(),
+    ]

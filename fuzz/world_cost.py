@@ -7,7 +7,7 @@ code, `kernel_patches/measuring/`, hands it out as ordinary memory. Both are rel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,8 @@ PATCH = PATCH_DIRECTORY / "measuring" / "normal-ram-without-tag.patch"
 OPERATIONS = Path(__file__).with_name("world_cost.yaml")
 MOST = 1.02
 """What an operation may cost with the tag, over what it costs without."""
+_GROUPS = {"map": "map", "remap": "map", "unmap": "unmap", "retype": "retype"}
+"""The first words of operations that are no IPC."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,16 @@ class Cost:
     def ratio(self) -> float:
         """With the tag over without."""
         return self.with_tag / self.without
+
+
+def worst_of_groups(costs: Sequence[Cost]) -> dict[str, Cost]:
+    """The dearest operation of map (with remap), unmap, retype and IPC."""
+    worst: dict[str, Cost] = {}
+    for cost in costs:
+        group = _GROUPS.get(cost.operation.split()[0], "ipc")
+        if group not in worst or cost.ratio > worst[group].ratio:
+            worst[group] = cost
+    return worst
 
 
 @cache

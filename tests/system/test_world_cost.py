@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from fuzz.world_cost import MOST, instructions, world_costs
+from fuzz.world_cost import MOST, instructions, world_costs, worst_of_groups
 from harness.build.artefacts import Artefacts
 from harness.configs import MachineConfig
 from harness.errors import MachineError
@@ -20,6 +20,7 @@ def test_instructions_with_and_without_the_tag(config: MachineConfig) -> None:
     for cost in costs:
         print(f"{cost.operation:32} {cost.without:6} {cost.with_tag:6} {100 * (cost.ratio - 1):+.2f} %")
     assert {cost.operation: round(cost.ratio, 4) for cost in costs if cost.ratio > MOST} == {}
+    assert set(worst_of_groups(costs)) == {"map", "unmap", "retype", "ipc"}
     assert any(cost.with_tag != cost.without for cost in costs), "two different kernels"
 
 

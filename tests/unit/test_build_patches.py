@@ -19,6 +19,7 @@ from harness.build.patches import (
     apply_patch,
     apply_patches,
     for_firmware,
+    line_counts,
     read_patch,
     read_series,
 )
@@ -173,3 +174,15 @@ def test_a_patch_is_for_the_kernel_or_for_the_firmware(tmp_path: Path) -> None:
     both.write_text(kernel.read_text() + firmware.read_text())
     with pytest.raises(PatchError, match="changes kernel and firmware; make one patch for each"):
         for_firmware(both)
+
+
+def test_the_documentation_counts_the_world_tag_as_it_is() -> None:
+    """docs/kernel-patches.md says how many lines the tag takes, file by file and in all."""
+    text = (PROJECT / "docs/kernel-patches.md").read_text()
+    counts = {name: (added, removed) for name, added, removed in line_counts()}
+    window, tag = counts["0010-kernel-window-by-world.patch"], counts["0011-world-tag.patch"]
+    assert f"the world tag alone: +{tag[0]}/-{tag[1]}." in text
+    assert f"(0010, +{window[0]}/-{window[1]})" in text
+    assert f"it is +{tag[0] + window[0]}/-{tag[1] + window[1]}." in text
+    rows = re.findall(r"^\| [^|]*\| [^|]*\| \+(\d+)(?:/-(\d+))? \|$", text, re.MULTILINE)
+    assert (sum(int(added) for added, _ in rows), sum(int(removed or 0) for _, removed in rows)) == tag
