@@ -150,8 +150,10 @@ def test_setup_without_apt_names_what_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_setup_in_a_checkout_of_somebody_else(tmp_path: Path) -> None:
-    for directory in (tmp_path, *tmp_path.parents[:3]):  # those that pytest made for its user alone
-        directory.chmod(0o755)
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory == Path(tempfile.gettempdir()):
+            break
+        directory.chmod(0o755)  # pytest made it for its user alone
     path = stand_ins(tmp_path, apt_fails=False)
     done = run_setup(tmp_path, path, "/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     assert done.returncode == 3
