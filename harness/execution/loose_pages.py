@@ -10,7 +10,7 @@ host, and most programs have none. Audits test that nothing else changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from harness.execution.restore_set import Range
 from harness.machine.memory import Image, MachineMemory
 from harness.programs.descriptions import Action
 from harness.programs.encodings import ARGUMENTS_OFFSET, Decoder, records
-from harness.programs.interfaces import Interface
+from harness.programs.interfaces import CallType, Interface
 from harness.protocol import CALL_BYTES, PAGE
 
 _BUFFER_WORD: Mapping[str, int] = {"TCBSetIPCBuffer": 0, "TCBConfigure": 4}
@@ -46,14 +46,15 @@ class LoosePages:
         labels = {call.label_name: call.label for call in interface.calls if call.label}
         self._buffer_word = {labels[name]: word for name, word in _BUFFER_WORD.items() if name in labels}
         self._retype = labels.get(_RETYPE, 0)
-        settling = {n for n, c in enumerate(interface.calls) if c.label in self._buffer_word}
-        calls = len(interface.calls)
-        self._harmless = bytes(value for value in range(256) if value % calls not in settling)
+        self._retypes = _table(interface, lambda call: call.label == self._retype)
+        self._settles = _table(interface, lambda call: call.label in self._buffer_word)
         # A message can carry a label, too: its first argument.
+        self._messages = _table(interface, lambda call: any(p.kind == "label" for p in call.parameters[:1]))
         told = interface.pools["label"].values
-        self._harmless_labels = bytes(n for n in range(256) if told[n % len(told)] not in self._buffer_word)
-        jumps = {n for n, c in enumerate(interface.calls) if c.action is Action.JUMP}
-        self._no_jumps = bytes(value for value in range(256) if value % calls not in jumps)
+        labels_told = [told[n % len(told)] for n in range(256)]
+        self._told_settles = bytes(label in self._buffer_word for label in labels_told)
+        self._told_retypes = bytes(label == self._retype for label in labels_told)
+        self._jumps = _table(interface, lambda call: call.action is Action.JUMP)
         self._saved: dict[int, bytes] = {}
         self._arena_saved = [snapshot.view(address, size).tobytes() for address, size in arena]
         self._changed: list[int] = []
@@ -64,14 +65,13 @@ class LoosePages:
         Tells whether code may have run there: then the machine has to be replaced.
         """
         pages = {page for page in stored if not self._covered(page)} if stored else set()
-        settles = program[::CALL_BYTES].translate(None, self._harmless)
-        if settles or program[ARGUMENTS_OFFSET::CALL_BYTES].translate(None, self._harmless_labels):
-            self._add_buffers(program, pages)
+        if settling := self._making(program, self._settles, self._told_settles):
+            self._add_buffers(program, settling, pages)
         if not pages:
             return False
         # Without a restore in between, what older programs changed is still to be restored.
         self._changed += [page for page in pages if self._memory.view(page, PAGE).tobytes() != self._before(page)]
-        return bool(self._changed) and bool(program[::CALL_BYTES].translate(None, self._no_jumps))
+        return bool(self._changed) and any(program[::CALL_BYTES].translate(self._jumps))
 
     def restore(self) -> None:
         """Bring what the last program changed back to the snapshot."""
@@ -90,23 +90,35 @@ class LoosePages:
             saved = self._saved[page] = self._snapshot.view(page, PAGE).tobytes()
         return saved
 
-    def _add_buffers(self, program: bytes, pages: set[int]) -> None:
+    def _making(self, program: bytes, calls: bytes, told: bytes) -> list[int]:
+        """Indices of the calls of a kind: those of `calls`, and messages whose label is in `told`."""
+        kinds, messages = program[::CALL_BYTES].translate(calls), program[::CALL_BYTES].translate(self._messages)
+        labels = program[ARGUMENTS_OFFSET::CALL_BYTES].translate(told)
+        found = zip(kinds, messages, labels, strict=False)
+        return [n for n, (kind, message, label) in enumerate(found) if kind or (message and label)]
+
+    def _add_buffers(self, program: bytes, settling: Sequence[int], pages: set[int]) -> None:
         rows = records(program)
         buffers: list[int] = []
-        retyped = False
-        for index in range(len(rows)):
+        for index in settling:
+            if index >= len(rows):
+                break
             call = self._decoder.decode_call(rows, index)
-            label = call.info >> _LABEL_SHIFT
-            retyped |= label == self._retype
-            word = self._buffer_word.get(label)
+            word = self._buffer_word.get(call.info >> _LABEL_SHIFT)
             if word is not None:
                 buffers.append(call.words[word])
         if not buffers:
             return
         for address, size in self._frames:
             pages.update(address + (buffer & (size - 1) & -PAGE) for buffer in buffers)
-        if retyped:
+        if self._making(program, self._retypes, self._told_retypes):
             for (address, size), saved in zip(self._arena, self._arena_saved, strict=True):
                 now = self._memory.view(address, size)
                 if now.tobytes() != saved:
                     pages.update(range(address, address + size, PAGE))
+
+
+def _table(interface: Interface, holds: Callable[[CallType], bool]) -> bytes:
+    """For each value of a record's first byte: 1 if the call that it selects is of a kind."""
+    calls = [holds(call) for call in interface.calls]
+    return bytes(calls[value % len(calls)] for value in range(256))
