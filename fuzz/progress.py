@@ -121,7 +121,7 @@ def facts(campaign: Campaign) -> list[tuple[str, str]]:
     count = len(campaign.findings)
     rows.append(("findings", f"{count} finding{'' if count == 1 else 's'}"))
     if campaign.restarts or totals.machines:
-        rows.append(("restarts", f"{totals.machines} machines and {campaign.restarts} workers replaced"))
+        rows.append(("restarts", f"{totals.machines.total()} machines and {campaign.restarts} workers replaced"))
     return rows
 
 

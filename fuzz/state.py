@@ -265,7 +265,8 @@ class Campaign:
             "corpus": {"programs": self.programs, "loaded": self.programs_loaded, "added": self.programs_added},
             "restarts": {
                 "workers": self.restarts,
-                "machines": totals.machines,
+                "machines": totals.machines.total(),
+                "machines_by_reason": dict(totals.machines),
                 "executions_kept": self.earlier.executions,
             },
             "findings": [self._finding_json(finding) for finding in self.findings.values()],

@@ -102,8 +102,9 @@ class Totals:
     """What a worker has counted so far; totals of several workers can be merged.
 
     `started`, `done` as `CallStatistics.arrays`; `hit`: u8[blocks], not zero where a block was executed;
-    `invariants`: id -> (checks, objects); `answered`, `answers_covered`: calls that the kernel answered in programs
-    whose answers were compared with the specification, and those of them that it covers.
+    `invariants`: id -> (checks, objects); `machines`: replaced ones, by the reason; `answered`, `answers_covered`:
+    calls that the kernel answered in programs whose answers were compared with the specification, and those of them
+    that it covers.
     """
 
     executions: int = 0
@@ -114,7 +115,7 @@ class Totals:
     outcomes: Counter[str] = field(default_factory=Counter)
     corpus: int = 0
     audits: int = 0
-    machines: int = 0
+    machines: Counter[str] = field(default_factory=Counter)
     check_seconds: float = 0.0
     check_seconds_whole: float = 0.0
     whole_checks: int = 0
@@ -164,7 +165,7 @@ def merge(parts: Sequence[Totals]) -> Totals:
         add_judged(merged.invariants, part.invariants)
         merged.corpus = max(merged.corpus, part.corpus)
         merged.audits += part.audits
-        merged.machines += part.machines
+        merged.machines.update(part.machines)
         merged.check_seconds += part.check_seconds
         merged.check_seconds_whole += part.check_seconds_whole
         merged.whole_checks += part.whole_checks

@@ -58,16 +58,19 @@ def _labels(campaign: Campaign) -> None:
 
 
 def _troubles(campaign: Campaign) -> None:
-    restarts = campaign.restarts
+    restarts, machines = campaign.restarts, campaign.totals.machines
+    if machines:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in machines.most_common())
+        say(f"machines replaced: {machines.total()}; why: {reasons}", "dim")
     if not campaign.troubles:
         return
     say()
     say("What went wrong around the software under test:", "yellow")
     for trouble in campaign.troubles:
         say(f"  {trouble.strip()}", "yellow")
-    if restarts or campaign.totals.machines:
+    if restarts or machines:
         say(
-            f"  In all {campaign.totals.machines} machines and {restarts} workers were replaced; "
+            f"  In all {machines.total()} machines and {restarts} workers were replaced; "
             f"{campaign.earlier.executions} executions of lost workers are counted above.",
             "yellow",
         )

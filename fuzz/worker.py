@@ -225,10 +225,10 @@ class Worker:
         if not differences:
             return True
         if broken:
-            self.replace()
+            self.replace("a kernel that was seen to be broken")
             return False
         self.publish(defect_of_restore(data, differences))
-        self.replace()
+        self.replace("a defect of the restore")
         return False
 
     def handle(self, data: bytes, symptoms: list[Symptom]) -> None:
@@ -248,7 +248,8 @@ class Worker:
                 continue
             filed.append(self.file(data, symptom, known))
         if any(symptom.key in self.filer.lasting for symptom in symptoms):
-            self.replace()  # or the next programs would be blamed for it
+            # Or the next programs would be blamed for it.
+            self.replace("a symptom that outlasts the restore")
         # What reducing executed does not belong to this input.
         self.executor.coverage[:] = coverage
         self.look_now = True
@@ -318,10 +319,10 @@ class Worker:
         if program and self.inputs.is_new(program):  # libFuzzer always begins with the empty one
             self.send(Added(program))
 
-    def replace(self) -> None:
+    def replace(self, reason: str) -> None:
         """A new machine; coverage stays where libFuzzer looks for it."""
         before = self.executor.coverage.ctypes.data
-        self.executor.replace()
+        self.executor.replace(reason)
         if self.executor.coverage.ctypes.data != before:
             self.leave(Trouble("the coverage counters moved with the new machine", fatal=True))
 
@@ -339,7 +340,7 @@ class Worker:
             if self.losses > 1:
                 time.sleep(FIRST_PAUSE * 2 ** (self.losses - 2))
             try:
-                self.replace()
+                self.replace("the machine was lost")
                 break
             except MachineError as problem:
                 error = problem
@@ -395,7 +396,7 @@ class Worker:
     def report(self, *, last: bool = False) -> None:
         """Send the counts."""
         totals = self.totals
-        totals.executions, totals.machines = self.executions, self.executor.replacements
+        totals.executions, totals.machines = self.executions, self.executor.replacements.copy()
         totals.started, totals.done = self.statistics.arrays()
         totals.hit = self.hit
         totals.outcomes = self.outcomes

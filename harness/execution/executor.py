@@ -12,6 +12,7 @@ import contextlib
 import os
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,8 @@ class Executor:
         """The restore set: (physical address, bytes)."""
         self.sequence = 0
         """Number of executions so far, over all machines."""
-        self.replacements = 0
+        self.replacements: Counter[str] = Counter()
+        """Machines that were replaced, by the reason."""
         """Machines that were replaced."""
         self._settings = settings or QemuSettings.from_environment()
         self._listener = listener
@@ -90,7 +92,8 @@ class Executor:
         self._windows = audit.instrumentation(artefacts)
         self._snapshot: Image | None = None
         self._machine: Qemu | None = None
-        self._must_replace = False
+        self._must_replace = ""
+        """Why the machine cannot run another program; empty: it can."""
         self._compare_again = False
         self._restore = (Restore.NONE, False)
         self._affinity: set[int] | None = None
@@ -165,14 +168,15 @@ class Executor:
         self._restore = (Restore.LISTED, True)
         self.control.set_restore(Restore.LISTED, track=True)
         self._used = MAXIMUM_CALLS
-        self._must_replace = self._compare_again = False
+        self._must_replace = ""
+        self._compare_again = False
 
-    def replace(self) -> None:
-        """End this machine, whatever state it is in, and boot a new one."""
+    def replace(self, reason: str = "a new one was asked for") -> None:
+        """End this machine, whatever state it is in, and boot a new one; the reason is counted."""
         if self._machine is not None:
             self._machine.kill()
             self._machine = None
-        self.replacements += 1
+        self.replacements[reason] += 1
         self.sequence += 1
         self._start()
 
@@ -211,7 +215,7 @@ class Executor:
         the tests). Raises MachineLost if QEMU is gone; replace() then brings a new one.
         """
         if self._must_replace:
-            self.replace()
+            self.replace(self._must_replace)
         control = self.control
         if command is None:
             command = FROM_SNAPSHOT if restore else Command(0)
@@ -235,14 +239,15 @@ class Executor:
             console.trim()
             self._console_start = 0
         start = time.perf_counter()
-        self._must_replace = True  # until it has parked: an exception or a signal may end the wait
+        self._must_replace = "a run was broken off"  # until it has parked: a signal may end the wait
         control.wake()
         if not control.wait() and not self._wait_on(repetitions):
+            self._must_replace = "a hang"
             return self._hang(sequence, calls, start)
         seconds = time.perf_counter() - start
-        self._must_replace = bool(control.code_changed)
+        self._must_replace = "code that had run was changed" if control.code_changed else ""
         if loose is not None and loose.find(program[:size], control.stored_pages):
-            self._must_replace = True
+            self._must_replace = "a program may have run code of its own"
         status = control.report_longs[_STATUS]
         outcome = Outcome.DONE if status == _DONE else self._outcome(status)
         return Observation(self, sequence, outcome, calls, seconds)
@@ -335,7 +340,7 @@ class Executor:
     def audit(self) -> list[audit.Difference]:
         """Restore, then compare all RAM of both worlds with the snapshot."""
         if self._must_replace:
-            self.replace()
+            self.replace(self._must_replace)
         self.restore()
         return audit.compare(self._windows.values(), self.snapshot, self.memory)
 

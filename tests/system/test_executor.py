@@ -100,14 +100,14 @@ def test_more_changed_pages_than_listed(toy: Artefacts) -> None:
 def test_code_that_changed_replaces_the_machine(toy_executor: Executor) -> None:
     """QEMU would go on running the old translation, so no program may ever see it."""
     ret, add = 0xD65F03C0, 0x9100077B
-    before = toy_executor.replacements
+    before = toy_executor.replacements.total()
     for _ in range(3):
         observation = toy_executor.run(call(STORE, NORMAL, ret << 32 | add) + call(CALL, NORMAL))
         assert observation.status is Outcome.DONE
         assert int(observation.report["x"][27]) == 1
     observation = toy_executor.run(call(STORE, NORMAL, ret << 32 | ret) + call(CALL, NORMAL))
     assert int(observation.report["x"][27]) == 0
-    assert toy_executor.replacements == before + 3
+    assert toy_executor.replacements.total() == before + 3
 
 
 def test_omitted_register(toy_executor: Executor) -> None:
@@ -164,13 +164,13 @@ def test_old_observations_do_not_lie(toy_executor: Executor) -> None:
 
 
 def test_a_hang_is_told_and_the_machine_replaced(toy_executor: Executor) -> None:
-    before = toy_executor.replacements
+    before = toy_executor.replacements["a hang"]
     observation = toy_executor.run(call(SET) + call(HANG))
     assert observation.status is Outcome.HANG_EL3  # where the toy runs
     assert "hang" in observation.gdb_backtrace
     assert list(observation.results["state"]) == [CallState.DONE, CallState.NOT_REACHED]
     assert toy_executor.run(call(SET)).status is Outcome.DONE
-    assert toy_executor.replacements == before + 1
+    assert toy_executor.replacements["a hang"] == before + 1
 
 
 def test_killed_while_a_program_runs(toy_executor: Executor) -> None:

@@ -106,7 +106,7 @@ def test_a_restore_that_misses_something_is_found_and_ends_the_machine(worker: W
     assert found.kind == "harness-defect" and found.signature == "harness-defect:restore:-"
     assert read_bundle(found.path).finding.evidence["differences"]
     worker.report()
-    assert sent(worker).of(Progress)[-1].totals.machines == 1
+    assert sent(worker).of(Progress)[-1].totals.machines.total() == 1
     assert worker.audit(data), "the new machine is sound"
 
 
