@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import contextlib
+import ctypes
 import dataclasses
 import multiprocessing
 import os
