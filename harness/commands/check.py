@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +15,23 @@ import typer
 from rich.text import Text
 
 from harness.build.artefacts import PROJECT
-from harness.commands.options import ConfigOption, ExtraPatchOption, ForceOption, ReleaseOption, built
+from harness.commands.options import (
+    ConfigOption,
+    ExtraPatchOption,
+    FirmwareOption,
+    ForceOption,
+    KernelSourceOption,
+    NoSeriesOption,
+    ReleaseOption,
+    built,
+)
 from harness.commands.output import console, say, table, working
 from harness.commands.run import FOUND
 from harness.configs import DEFAULT_CONFIG
 from harness.errors import ImageError, InputError
 
 if TYPE_CHECKING:
+    from harness.build.artefacts import Artefacts
     from harness.invariants.checker import Checker, CheckReport
     from harness.kernel_state.elf import Elf
     from harness.kernel_state.memory import MemoryImage
@@ -28,6 +40,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = PROJECT / "examples"
 _YAML = (".yaml", ".yml")
+
+Build = Callable[[str], "Artefacts"]
+"""Builds a config with the options that were given."""
 
 
 class View(StrEnum):
@@ -93,16 +108,27 @@ def check(
     ] = "",
     release: ReleaseOption = False,
     extra_patch: ExtraPatchOption = None,
+    kernel_source: KernelSourceOption = None,
+    no_series: NoSeriesOption = False,
+    firmware: FirmwareOption = None,
     force: ForceOption = False,
 ) -> None:
     """Run the example programs (or take a finding's memory, or an image), and print every invariant and the system."""
     path = Path(what)
+    build = partial(
+        built,
+        release=release,
+        extra=extra_patch,
+        kernel_source=kernel_source,
+        no_series=no_series,
+        firmware=firmware,
+    )
     if path.is_file() and path.suffix not in _YAML:
-        tally = _check_image(path, view, config=config, base=base, release=release, extra=extra_patch, force=force)
+        tally = _check_image(path, view, build, config=config, base=base, force=force)
     elif path.is_dir() or path.name == "finding.yaml" or ("/" in what and path.suffix not in _YAML):
         tally = _check_finding(path, view, force=force)
     else:
-        tally = _check_programs(what, view, after=after, release=release, extra=extra_patch)
+        tally = _check_programs(what, view, build, after=after)
     _show(tally, view, depth)
     if tally.messages or tally.other:
         raise typer.Exit(FOUND)
@@ -124,15 +150,13 @@ def _check_finding(path: Path, view: View | None, *, force: bool) -> Tally:
     return _judge(checker, memory, bundle.path.name, view)
 
 
-def _check_image(
-    path: Path, view: View | None, *, config: str, base: str, release: bool, extra: list[Path] | None, force: bool
-) -> Tally:
+def _check_image(path: Path, view: View | None, build: Build, *, config: str, base: str, force: bool) -> Tally:
     """Judge an image of memory: one that a finding keeps, or the bytes of RAM as they are."""
     from harness.invariants.checker import Checker
     from harness.kernel_state.layout import Layout
     from harness.kernel_state.memory import words_of
 
-    artefacts = built(config, release=release, extra=extra)
+    artefacts = build(config)
     memory = _image(path, _address(base) if base else artefacts.config.secure_ram.base)
     layout = Layout.from_artefacts(artefacts)
     words_of(memory, artefacts.config.secure_ram.base, artefacts.config.secure_ram.size)  # says if it is not all there
@@ -181,11 +205,9 @@ def _judge(checker: Checker, memory: MemoryImage, name: str, view: View | None) 
     return tally
 
 
-def _check_programs(
-    config: str, view: View | None, *, after: Path | None, release: bool, extra: list[Path] | None
-) -> Tally:
+def _check_programs(config: str, view: View | None, build: Build, *, after: Path | None) -> Tally:
     """Judge the machine as it parks, and after each example program; or after one program alone."""
-    artefacts = built(config, release=release, extra=extra)
+    artefacts = build(config)
     from harness.execution.executor import Executor
     from harness.findings.judge import Judge, of_outcome
     from harness.programs.interfaces import Interface
