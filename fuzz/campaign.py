@@ -169,7 +169,6 @@ class _Conductor:
             coverage=settings.coverage,
             mutators=settings.mutators,
             maximum_calls=settings.maximum_calls,
-            extra_patches=settings.extra_patches,
             mix=settings.mix,
         )
 

@@ -54,7 +54,6 @@ class WorkerSettings:
     coverage: bool = True
     mutators: Choice = Choice.BOTH
     maximum_calls: int = 16
-    extra_patches: tuple[Path, ...] = ()
     mix: tuple[bytes, ...] = ()
     reduce_seconds: float = 20.0
 

@@ -105,7 +105,7 @@ def run_planted(
     def ends(_: Campaign, finding: FindingSummary) -> bool:
         return is_catch(finding, bug, release=settings.release) and _by_a_call(finding)
 
-    campaign = _run(artefacts, settings, directory, bug.path, bug.target, watch, ends)
+    campaign = _run(artefacts, settings, directory, bug.target, watch, ends)
     result = judge_campaign(bug, campaign, release=settings.release)
     result.mode, result.seed = mode_name(settings), settings.seed
     if result.path is not None:
@@ -123,7 +123,7 @@ def run_preserving(
     identity = _identity(artefacts, settings, CampaignSettings.target)
     if not again and (kept := _read_kept(directory / RESULT_FILE, identity, settings.seconds)) is not None:
         return PreservingResult(**kept), True
-    campaign = _run(artefacts, settings, directory, patch.path, CampaignSettings.target, watch, None)
+    campaign = _run(artefacts, settings, directory, CampaignSettings.target, watch, None)
     result = PreservingResult(
         patch.name, campaign.totals.executions, round(campaign.seconds, 2), list(campaign.findings), settings.seed
     )
@@ -135,7 +135,6 @@ def _run(
     artefacts: Artefacts,
     settings: PlantedSettings,
     directory: Path,
-    patch: Path,
     target: str,
     watch: Watch | None,
     until: Callable[[Campaign, FindingSummary], bool] | None,
@@ -157,7 +156,6 @@ def _run(
             seed=settings.seed,
             coverage=settings.coverage,
             mutators=settings.mutators,
-            extra_patches=(patch,),
         ),
         watch,
         until,

@@ -43,7 +43,6 @@ class CampaignSettings:
     coverage: bool = True
     mutators: Choice = Choice.BOTH
     maximum_calls: int = 16
-    extra_patches: tuple[Path, ...] = ()
     mix: tuple[bytes, ...] = ()
     keep_corpus: bool = True
 

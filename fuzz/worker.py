@@ -285,7 +285,7 @@ class Worker:
     def publish(self, reduced: Reduced) -> None:
         """Write the finding if it is new, and tell the campaign."""
         seconds = time.monotonic() - self.started
-        origin = Origin(self.executions, round(seconds, 3), list(self.settings.extra_patches))
+        origin = Origin(self.executions, round(seconds, 3))
         path = None
         for _ in range(ATTEMPTS):
             try:

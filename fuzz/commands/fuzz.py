@@ -32,7 +32,6 @@ from harness.commands.options import (
     NoSeriesOption,
     ReleaseOption,
     built,
-    extra_patches,
 )
 from harness.commands.output import fail
 from harness.configs import DEFAULT_CONFIG
@@ -103,7 +102,6 @@ def fuzz(
         check_every=check_every,
         coverage=not no_coverage,
         mutators=mutators,
-        extra_patches=tuple(extra_patches(extra_patch)),
     )
     failure: EnvironmentFailure | None = None
     with Stopping() as stopping, Progress(f"{target} ({settings.kernel} kernel)") as progress:

@@ -55,8 +55,9 @@ class Runner:
         self._save = save
         self._seen: Campaign | None = None
 
-    def run(self, record: CampaignRecord, seconds: float, *, runs: int, workers: int, seed: int, check_every: int,
-            patches: tuple[Path, ...]) -> None:  # fmt: skip
+    def run(
+        self, record: CampaignRecord, seconds: float, *, runs: int, workers: int, seed: int, check_every: int
+    ) -> None:
         """Run one campaign. A campaign that fails is recorded, and others go on; an interruption is raised."""
         # Each time in a directory of its own: what an interrupted campaign left stays as it is.
         again = f"-{len(record.directories) + 1}" if record.directories else ""
@@ -71,7 +72,6 @@ class Runner:
             workers=workers,
             seed=seed,
             check_every=check_every,
-            extra_patches=patches,
         )
         record.state, record.seconds_planned = Ran.RUNNING, round(record.seconds_planned + seconds, 1)
         self._save()

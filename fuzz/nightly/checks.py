@@ -102,7 +102,9 @@ class Checks:
         """A kept finding must show with the patches that it carries, on tonight's version of its config."""
         config = self._artefacts[record.build].config
         try:
-            artefacts = system.build(config, release=bundle.finding.release, extra_patches=bundle.patches)
+            artefacts = system.build(
+                config, release=bundle.finding.release, extra_patches=bundle.patches, own=bundle.own
+            )
             with bench(artefacts, self._directory) as machine:
                 record.control = self._shows(machine, bundle)
         except OutputError:
@@ -228,12 +230,12 @@ def _control_words(record: RetryRecord) -> str:
     return ", with its patches it shows" if record.control else ", but with its patches it does NOT show: BLIND"
 
 
-def build_record(artefacts: Artefacts, share: float, patches: tuple[Path, ...]) -> BuildRecord:
+def build_record(artefacts: Artefacts, share: float) -> BuildRecord:
     """The record of a build."""
     return BuildRecord(
         config=artefacts.config.name,
         release=artefacts.release,
         share=share,
         hashes=dict(artefacts.hashes),
-        extra_patches=[path.name for path in patches],
+        extra_patches=[path.name for path in artefacts.extra_patches],
     )

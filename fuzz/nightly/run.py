@@ -77,7 +77,7 @@ def _new(plan: Plan, directory: Path, artefacts: dict[str, Artefacts]) -> Night:
     """The record of a night that begins."""
     number = Store.number(directory)
     shares = {True: plan.kernels.release, False: plan.kernels.debug}
-    builds = {name: build_record(one, shares[one.release], plan.extra_patches) for name, one in artefacts.items()}
+    builds = {name: build_record(one, shares[one.release]) for name, one in artefacts.items()}
     return Night(
         night=directory.name,
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -214,7 +214,6 @@ class _Run:
                 # Not the same random numbers again when it is taken up after an interruption.
                 seed=self.night.seed + SEED_STEP * (index + len(self.night.campaigns) * len(record.directories)),
                 check_every=self.plan.check_every,
-                patches=self.plan.extra_patches,
             )
             record.message = "" if record.state is Ran.DONE else record.message
             around = min(at_most, max(around, time.monotonic() - started - seconds))

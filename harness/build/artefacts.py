@@ -54,5 +54,7 @@ class Artefacts:
     plugin: Path
     hashes: dict[str, str]
     """SHA-256 of kernel, firmware, root_task, victim, flash, plugin, patches, config."""
+    extra_patches: tuple[Path, ...] = ()
+    """Patches on top of the series."""
     own: OwnCode = NO_OWN_CODE
     """What of it is the user's own."""

@@ -70,5 +70,6 @@ def build(
             "patches": kernel.patches_hash,
             "config": config_hash(config),
         },
+        extra_patches=tuple(extra_patches),
         own=own,
     )

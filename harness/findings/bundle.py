@@ -67,7 +67,7 @@ class Material:
     consoles: Mapping[str, str] = field(default_factory=dict)
     registers: Mapping[str, Any] = field(default_factory=dict)
     backtrace: list[str] = field(default_factory=list)
-    patches: list[Path] = field(default_factory=list)
+    patches: Sequence[Path] = ()
     own: OwnCode = NO_OWN_CODE
     """`firmware` is an ELF file."""
 

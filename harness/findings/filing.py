@@ -6,7 +6,7 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -68,7 +68,6 @@ class Origin:
 
     executions: int | None = None
     seconds: float | None = None
-    extra_patches: list[Path] = field(default_factory=list)
 
 
 def calls_of(program: bytes) -> int:
@@ -263,7 +262,7 @@ class Filer:
             config=config.name,
             kernel="release" if self.artefacts.release else "debug",
             interface=self.interface.identity,
-            extra_patches=[f"{number:02}-{patch.name}" for number, patch in enumerate(origin.extra_patches)],
+            extra_patches=[f"{number:02}-{patch.name}" for number, patch in enumerate(self.artefacts.extra_patches)],
             own_kernel_source=own.source_patch is not None,
             series=own.series,
             own_firmware=own.firmware is not None,
@@ -278,7 +277,7 @@ class Filer:
             program=reduced.program,
             program_yaml=program.to_yaml(),
             config=config,
-            patches=origin.extra_patches,
+            patches=self.artefacts.extra_patches,
             own=own if own.firmware is None else replace(own, firmware=self.artefacts.firmware_elf),
         )
         if observation is not None:

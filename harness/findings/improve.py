@@ -82,7 +82,7 @@ def improve(bundle: Bundle, executor: Executor, work: Path, budget: Budget) -> C
     change = Change(content.signature, bundle.path, weight(original), weight(after))
     same = str(reduced.signature) == content.signature
     if same and change.smaller:
-        origin = Origin(content.executions, content.seconds, list(bundle.patches))
+        origin = Origin(content.executions, content.seconds)
         made, _ = filer.file(reduced, origin)
         # The command that reproduces it names the directory.
         text = (made / FINDING_FILE).read_text().replace(str(made), str(bundle.path))

@@ -77,7 +77,7 @@ def test_the_release_kernel_is_fuzzed_as_well(release_artefacts: Artefacts, tmp_
 def test_a_campaign_finds_a_planted_bug(config: MachineConfig, tmp_path: Path) -> None:
     bug = next(bug for bug in planted_bugs() if bug.name == "world_lost_on_remap")
     artefacts = build(config, extra_patches=[bug.path])
-    settings = CampaignSettings(artefacts, tmp_path, seconds=120, seed=1, extra_patches=(bug.path,))
+    settings = CampaignSettings(artefacts, tmp_path, seconds=120, seed=1)
     campaign = run_campaign(settings, until=lambda _, finding: finding.invariant == bug.expected)
     found = [finding for finding in campaign.findings.values() if finding.invariant == bug.expected]
     assert found and campaign.seconds < 120

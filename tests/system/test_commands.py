@@ -136,7 +136,7 @@ def finding(artefacts: Artefacts, tmp_path_factory: pytest.TempPathFactory) -> P
         symptoms = judge.judge(program).symptoms
         filer = Filer(judge, built, interface, tmp_path_factory.mktemp("found"))
         reduced = filer.reduce(program, symptoms[0], Limits(attempts=0))
-        path, new = filer.file(reduced, Origin(extra_patches=[PLANTED]))
+        path, new = filer.file(reduced, Origin())
     assert new
     return path
 

@@ -57,9 +57,9 @@ def filed(config: MachineConfig, tmp_path_factory: pytest.TempPathFactory) -> It
     with Executor(artefacts, coverage=False) as executor:
         filer = Filer(Judge.of(executor), artefacts, table, directory)
         symptom = filer.judge.judge(program).symptoms[0]
-        path, new = filer.file(filer.reduce(program, symptom), Origin(7, 1.5, [BUG.path]))
+        path, new = filer.file(filer.reduce(program, symptom), Origin(7, 1.5))
         assert new
-        path_again, new = filer.file(filer.reduce(program, symptom), Origin(9, 2.5, [BUG.path]))
+        path_again, new = filer.file(filer.reduce(program, symptom), Origin(9, 2.5))
         assert path_again == path and not new, "the same bug is one finding"
     yield Filed(artefacts, read_bundle(path))
 

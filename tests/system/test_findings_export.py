@@ -36,7 +36,7 @@ def filed(config: MachineConfig, patch: Path, text: str, directory: Path, *, rel
     with Executor(artefacts, coverage=False) as executor:
         filer = Filer(Judge.of(executor), artefacts, interface, directory)
         (symptom,) = filer.judge.judge(program).symptoms
-        path, _ = filer.file(filer.reduce(program, symptom), Origin(extra_patches=[patch]))
+        path, _ = filer.file(filer.reduce(program, symptom), Origin())
     return read_bundle(path)
 
 

@@ -112,7 +112,7 @@ def test_a_restore_that_misses_something_is_found_and_ends_the_machine(worker: W
 
 def test_one_bug_is_one_finding_however_often_it_is_hit(config: MachineConfig, tmp_path: Path) -> None:
     artefacts = build(config, extra_patches=[BUG.path])
-    worker = start(artefacts, tmp_path, extra_patches=(BUG.path,))
+    worker = start(artefacts, tmp_path)
     try:
         data = program(
             worker, "- {call: Yield}\n- {call: ARM_Page_Remap, target: page-n-mapped, with: {rights: read}}\n"
@@ -150,7 +150,7 @@ def test_programs_of_other_workers_are_run_and_not_told_again(worker: Worker) ->
 
 def test_a_finding_whose_directory_is_gone_is_filed_again(config: MachineConfig, tmp_path: Path) -> None:
     artefacts = build(config, extra_patches=[BUG.path])
-    worker = start(artefacts, tmp_path, extra_patches=(BUG.path,), pending=tmp_path / "pending")
+    worker = start(artefacts, tmp_path, pending=tmp_path / "pending")
     try:
         data = program(worker, "- {call: ARM_Page_Remap, target: page-n-mapped, with: {rights: read}}\n")
         for _ in range(ALWAYS_REDUCED + 2):
@@ -174,7 +174,7 @@ def test_what_another_worker_died_of_is_filed_at_the_start(config: MachineConfig
     text = "calls:\n- {call: Yield}\n- {call: ARM_Page_Remap, target: page-n-mapped, with: {rights: read}}\n"
     symptom = Symptom("violation", BUG.expected, "pte", "as it was seen")
     Pending(tmp_path / "pending", 3, interface).add(Program.from_yaml(text, interface).to_bytes(), symptom)
-    worker = start(artefacts, tmp_path, extra_patches=(BUG.path,), pending=tmp_path / "pending")
+    worker = start(artefacts, tmp_path, pending=tmp_path / "pending")
     worker.close()
     (found,) = sent(worker).of(Found)
     assert found.signature == "ns_bit_matches_world:pte:ARM_Page_Remap" and read_bundle(found.path).patches

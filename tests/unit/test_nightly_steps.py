@@ -125,7 +125,7 @@ def campaign(tmp_path: Path) -> Callable[[BaseException | None], CampaignRecord]
             patch.setattr(campaigns, "run_campaign", failing)
             runner = campaigns.Runner(one, directory, store, built, lambda: None)
             record = one.campaigns[0]
-            runner.run(record, 5, runs=0, workers=1, seed=1, check_every=10, patches=())
+            runner.run(record, 5, runs=0, workers=1, seed=1, check_every=10)
         return record
 
     return go
