@@ -19,15 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ImageError, InputError, OutputError, ProgramError
-from harness.files import write_whole
+from harness.files import UNFINISHED, write_whole
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
 from harness.protocol import CALL_BYTES, MAXIMUM_CALLS
 
 INTERFACE = ".interface.json"
 """The call table of a corpus."""
-UNFINISHED = ".new-"
-"""How files begin that are not yet whole."""
 
 _CONTENT_NAME = re.compile("[0-9a-f]{40}")
 
@@ -68,28 +66,8 @@ def add_program(directory: Path, program: bytes) -> bool:
     path = directory / file_name(program)
     if path.exists():
         return False
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=directory)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(program)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_whole(path, program)
     return True
-
-
-def remove_unfinished(directory: Path) -> None:
-    """Remove what a process that was killed has left half written; nobody else may write there now."""
-    with contextlib.suppress(OSError):
-        for path in directory.glob(f"{UNFINISHED}*"):
-            path.unlink()
 
 
 # -- what the bytes mean

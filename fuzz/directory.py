@@ -23,7 +23,7 @@ from fuzz import corpus
 from fuzz.pending import PENDING
 from fuzz.troubles import Troubles
 from harness.errors import InputError, OutputError
-from harness.files import write_whole
+from harness.files import remove_unfinished, write_whole
 from harness.programs.interfaces import Interface
 
 LOCK = ".lock"
@@ -141,7 +141,7 @@ class OutputDirectory:
             self._lock = None
 
     def _load(self) -> None:
-        corpus.remove_unfinished(self.corpus)
+        remove_unfinished(self.corpus)
         if said := corpus.renew(self.corpus, self._interface):
             self._troubles.add("the corpus was made for another call table", said)
         self._programs = {corpus.file_name(program): program for program in corpus.read_corpus(self.corpus)}

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from fuzz.nightly.record import Night, NightState
 from harness.errors import FindingError, InputError, OutputError
+from harness.files import replace_directory
 from harness.findings.bundle import FINDING_FILE, Bundle, read_bundle
 
 RECORD_FILE = "nightly.json"
@@ -148,13 +149,7 @@ class Store:
                 pass  # damaged: the new one is better in any case
         work = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=final.parent))
         shutil.copytree(bundle.path, work, dirs_exist_ok=True)
-        if final.is_dir():
-            aside = work.with_name(work.name + ".before")
-            final.rename(aside)
-            work.rename(final)
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            work.rename(final)
+        replace_directory(final, work)
         return final
 
     def tidy(self, keep_nights: int) -> list[Path]:

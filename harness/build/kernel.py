@@ -269,7 +269,12 @@ def _build(
     sources = sorted({*_C_SOURCES, *([] if release else _DEBUG_C_SOURCES), *_new_sources(patches)})
     with (directory / "kernel_all.c").open("w") as unit:
         for name in sources:
-            unit.write(f'#line 1 "source/src/{name}.c"\n{(source / "src" / f"{name}.c").read_text()}')
+            path = source / "src" / f"{name}.c"
+            if not path.is_file():  # a tree of the user's, built as it stands
+                raise BuildFailure(
+                    f"kernel build: the source tree has no src/{name}.c, which the series adds or changes"
+                )
+            unit.write(f'#line 1 "source/src/{name}.c"\n{path.read_text()}')
     preprocess = _preprocessor(release)
     # No path of this directory gets into the result: all names are relative to it, and it has a name of its own.
     debug = [f"-ffile-prefix-map={directory}={SOURCE_NAME}"]

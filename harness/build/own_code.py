@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness.build.artefacts import OwnCode
 from harness.build.cache import publish
-from harness.build.patches import apply_patch, apply_patches, read_patch, read_series, reversed_patch
+from harness.build.patches import apply_patch, apply_patches, read_lines, read_patch, read_series, reversed_patch
 from harness.build.source import fetch_kernel_source
 from harness.errors import InputError, OutputError, PatchError
 
@@ -152,8 +152,8 @@ def _difference(pinned: Path, plain: Path) -> str:
     before, after = set(_files(pinned)), set(_files(plain))
     text: list[str] = []
     for name in sorted(before | after):
-        old = _lines(pinned / name) if name in before else []
-        new = _lines(plain / name) if name in after else []
+        old = read_lines(pinned / name) if name in before else []
+        new = read_lines(plain / name) if name in after else []
         if old == new and name in before and name in after:
             continue
         source, target = f"a/{name}" if name in before else "/dev/null", f"b/{name}" if name in after else "/dev/null"
@@ -161,9 +161,3 @@ def _difference(pinned: Path, plain: Path) -> str:
         lines = list(difflib.unified_diff(old, new, source, target))
         text += lines or [f"--- {source}\n", f"+++ {target}\n"]
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in text)
-
-
-def _lines(path: Path) -> list[str]:
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
-    *complete, rest = text.split("\n")
-    return [line + "\n" for line in complete] + ([rest] if rest else [])

@@ -70,21 +70,19 @@ class Patch:
         return sum(hunk.removed for change in self.changes for hunk in change.hunks)
 
 
-def _read(path: Path) -> str:
-    """The text of a file, bytes that are not UTF-8 and line ends kept as they are."""
-    return path.read_bytes().decode("utf-8", "surrogateescape")
+def read_lines(path: Path) -> list[str]:
+    """Lines of a file with their ends, bytes that are not UTF-8 kept; OSError.
 
-
-def _lines(text: str) -> list[str]:
-    """Lines with their ends. Only a newline ends a line; `str.splitlines` knows more."""
-    *complete, rest = text.split("\n")
+    Only a newline ends a line; `str.splitlines` knows more.
+    """
+    *complete, rest = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
     return [line + "\n" for line in complete] + ([rest] if rest else [])
 
 
 def read_patch(path: Path) -> Patch:
     """Parse a patch. Raises PatchError that names file and line."""
     try:
-        lines = _lines(_read(path))
+        lines = read_lines(path)
     except OSError as error:
         raise PatchError(f"{path}: cannot read the patch ({error})") from error
     start = next((n for n, line in enumerate(lines) if line.startswith(("diff --git ", "--- "))), None)
@@ -193,25 +191,25 @@ def for_firmware(path: Path) -> bool:
 
 def apply_patch(patch: Patch, directory: Path) -> None:
     """Apply one patch to the tree at `directory`: all of it, or nothing and PatchError."""
-    results: dict[str, str | None] = {}
+    results: dict[str, list[str] | None] = {}
     for change in patch.changes:
         target = directory / change.path
-        before = results.get(change.path, _read(target) if target.is_file() else None)
+        before = results.get(change.path, read_lines(target) if target.is_file() else None)
         if change.creates and before is not None:
             raise _refusal(patch, change, 1, "the file that it creates exists already")
         if not change.creates and before is None:
             raise _refusal(patch, change, 1, "there is no such file")
-        after = _apply_hunks(patch, change, _lines(before or ""))
+        after = _apply_hunks(patch, change, before or [])
         if change.deletes and after:
             raise _refusal(patch, change, 1, "the file that it deletes has lines that the patch does not know")
-        results[change.path] = None if change.deletes else "".join(after)
-    for name, text in results.items():
+        results[change.path] = None if change.deletes else after
+    for name, lines in results.items():
         target = directory / name
-        if text is None:
+        if lines is None:
             target.unlink()
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(text.encode("utf-8", "surrogateescape"))
+            target.write_bytes("".join(lines).encode("utf-8", "surrogateescape"))
 
 
 def _apply_hunks(patch: Patch, change: FileChange, lines: list[str]) -> list[str]:
@@ -273,15 +271,15 @@ def reverse_patch(path: Path) -> Path:
 
     The series may hold further patches behind it, as long as they leave its lines alone.
     """
-    patch = read_patch(path)
+    patch = reversed_patch(read_patch(path))
     text = [f"SPDX-License-Identifier: GPL-2.0-only\nSubject: Without {path.name}\n\nTakes that patch back.\n\n"]
     for change in patch.changes:
-        before = "/dev/null" if change.deletes else f"a/{change.path}"
-        after = "/dev/null" if change.creates else f"b/{change.path}"
+        before = "/dev/null" if change.creates else f"a/{change.path}"
+        after = "/dev/null" if change.deletes else f"b/{change.path}"
         text.append(f"diff --git a/{change.path} b/{change.path}\n--- {before}\n+++ {after}\n")
         for hunk in change.hunks:
-            text.append(f"@@ -{hunk.new_start},{len(hunk.new)} +{hunk.old_start},{len(hunk.old)} @@\n")
-            text += ["-" + line for line in hunk.new] + ["+" + line for line in hunk.old]
+            text.append(f"@@ -{hunk.old_start},{len(hunk.old)} +{hunk.new_start},{len(hunk.new)} @@\n")
+            text += ["-" + line for line in hunk.old] + ["+" + line for line in hunk.new]
     content = "".join(text)
     digest = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
     name = f"without-{path.name}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -262,7 +263,7 @@ class Filer:
             config=config.name,
             kernel="release" if self.artefacts.release else "debug",
             interface=self.interface.identity,
-            extra_patches=[f"{number:02}-{patch.name}" for number, patch in enumerate(self.artefacts.extra_patches)],
+            extra_patches=[_kept_name(number, patch) for number, patch in enumerate(self.artefacts.extra_patches)],
             own_kernel_source=own.source_patch is not None,
             series=own.series,
             own_firmware=own.firmware is not None,
@@ -320,3 +321,8 @@ def versions(machine: Qemu) -> dict[str, str]:
         except ModuleNotFoundError:
             continue
     return found
+
+
+def _kept_name(number: int, patch: Path) -> str:
+    """How a finding calls a patch that it keeps, whose place in the order leads; one kept before has its number."""
+    return f"{number:02}-{re.sub(r'^[0-9]{2}-', '', patch.name)}"

@@ -8,12 +8,12 @@ that is ended goes on from there the next time.
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ProgramError
+from harness.files import replace_directory, write_whole
 from harness.findings.bundle import FINDING_FILE, Bundle
 from harness.findings.filing import Filer, Origin
 from harness.findings.judge import Judge
@@ -67,9 +67,7 @@ def improve(bundle: Bundle, executor: Executor, work: Path, budget: Budget) -> C
     original = Program.from_bytes(bundle.program, interface)
 
     def keep(program: Program) -> None:
-        temporary = progress.with_suffix(".tmp")
-        temporary.write_text(program.to_yaml())
-        os.replace(temporary, progress)
+        write_whole(progress, program.to_yaml())
 
     reduced = None
     for start in [*_earlier(progress, interface), original]:
@@ -87,7 +85,7 @@ def improve(bundle: Bundle, executor: Executor, work: Path, budget: Budget) -> C
         # The command that reproduces it names the directory.
         text = (made / FINDING_FILE).read_text().replace(str(made), str(bundle.path))
         (made / FINDING_FILE).write_text(text)
-        _exchange(bundle.path, made)
+        replace_directory(bundle.path, made)
     else:
         change = Change(content.signature, bundle.path, change.before, change.before)
     (bundle.path / PROGRESS_FILE).unlink(missing_ok=True)
@@ -100,10 +98,3 @@ def _earlier(progress: Path, interface: Interface) -> list[Program]:
         if progress.is_file():
             return [Program.load(progress, interface)]
     return []
-
-
-def _exchange(finding: Path, successor: Path) -> None:
-    """Put a directory in the place of another one, which goes to where the first one was."""
-    aside = successor.with_suffix(".before")
-    finding.rename(aside)
-    successor.rename(finding)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fuzz import corpus, reduction
 from harness.errors import InputError, OutputError
+from harness.files import UNFINISHED, remove_unfinished
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
 from tests.unit import programs_support
@@ -80,10 +81,10 @@ def test_a_torn_file_is_no_program(tmp_path: Path) -> None:
     fill(tmp_path, b"abc", b"de")
     (tmp_path / corpus.file_name(b"abc")).write_bytes(b"a")
     (tmp_path / "named-by-hand").write_bytes(b"f")
-    (tmp_path / f"{corpus.UNFINISHED}x").write_bytes(b"g")
+    (tmp_path / f"{UNFINISHED}x").write_bytes(b"g")
     assert corpus.read_corpus(tmp_path) == [b"f", b"de"]
-    corpus.remove_unfinished(tmp_path)
-    assert not list(tmp_path.glob(f"{corpus.UNFINISHED}*"))
+    remove_unfinished(tmp_path)
+    assert not list(tmp_path.glob(f"{UNFINISHED}*"))
 
 
 def renamed(interface: Interface, without: str) -> Interface:
