@@ -74,6 +74,9 @@ _DEBUG_OPTIONS: dict[str, OptionValue] = {
     "USER_STACK_TRACE_LENGTH": 16,
 }
 
+# Options that make no sense without another one.
+_NEEDS = {"ARM_FOREIGN_INTERRUPTS": "ARM_SECURE_FIQ"}
+
 # C sources below src/, as the kernel's Makefiles list them for a single AArch64 processor with a GICv2.
 _C_SOURCES = """
 api/faults api/syscall arch/arm/64/c_traps arch/arm/64/idle arch/arm/64/kernel/thread arch/arm/64/kernel/vspace
@@ -170,7 +173,7 @@ def build_kernel(
 def kernel_options(config: MachineConfig, *, release: bool) -> dict[str, OptionValue]:
     """All kernel options, those of the config merged in; an option that is off is absent.
 
-    Raises ConfigError for one that the kernel does not know, with the nearest name.
+    Raises ConfigError for one that the kernel does not know, with the nearest name, and for one that needs another.
     """
     options = dict(_OPTIONS)
     if not release:
@@ -185,6 +188,9 @@ def kernel_options(config: MachineConfig, *, release: bool) -> dict[str, OptionV
             kind = "true or false" if isinstance(default, bool) else "a number"
             raise ConfigError(f"config '{config.name}', field kernel.options.{name}: is {value!r}, must be {kind}")
         options[name] = value
+    for name, needed in _NEEDS.items():
+        if options.get(name) and not options.get(needed):
+            raise ConfigError(f"config '{config.name}', field kernel.options.{name}: needs {needed}: true")
     return {name: value for name, value in sorted(options.items()) if value is not False}
 
 

@@ -39,6 +39,13 @@ def test_options(config: MachineConfig) -> None:
     assert "PRINTING" not in kernel_options(config, release=True)
 
 
+def test_option_that_needs_another(config: MachineConfig) -> None:
+    needing = with_options(config, ARM_FOREIGN_INTERRUPTS=True)
+    assert kernel_options(needing, release=True)["ARM_FOREIGN_INTERRUPTS"] is True
+    with pytest.raises(ConfigError, match="ARM_FOREIGN_INTERRUPTS: needs ARM_SECURE_FIQ: true"):
+        kernel_options(with_options(needing, ARM_SECURE_FIQ=False), release=True)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
@@ -167,10 +174,17 @@ def test_reproducible(config: MachineConfig, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "patch, options",
+    [
+        ("world-tag", {"ARM_WORLD_TAG": False, "ALLOW_SMC_CALLS": False}),
+        ("foreign-interrupts", {"ARM_FOREIGN_INTERRUPTS": False}),
+    ],
+)
 def test_an_option_that_is_off_changes_no_code(
-    config: MachineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: MachineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patch: str, options: dict[str, bool]
 ) -> None:
-    """Release kernel without the world tag: the same bytes as without its patch."""
+    """Release kernel without an option: the same bytes as without its patch."""
     import harness.build.kernel
     import harness.build.patches
 
@@ -179,11 +193,11 @@ def test_an_option_that_is_off_changes_no_code(
         subprocess.run([CROSS + "objcopy", "-O", "binary", str(elf), str(output)], check=True)
         return output.read_bytes()
 
-    off = with_options(config, ARM_WORLD_TAG=False, ALLOW_SMC_CALLS=False)
-    without_tag = image(build_kernel(off, release=True).elf)
-    series = [path for path in harness.build.patches.read_series() if not path.name.endswith("-world-tag.patch")]
+    off = with_options(config, **options)
+    with_patch = image(build_kernel(off, release=True).elf)
+    series = [path for path in harness.build.patches.read_series() if not path.name.endswith(f"-{patch}.patch")]
     assert len(series) + 1 == len(harness.build.patches.read_series())
     monkeypatch.setattr(harness.build.kernel, "_known_options", lambda: frozenset(off.kernel.options))
     for module in (harness.build.kernel, harness.build.patches):
         monkeypatch.setattr(module, "read_series", lambda: series)
-    assert image(build_kernel(off, release=True).elf) == without_tag
+    assert image(build_kernel(off, release=True).elf) == with_patch
