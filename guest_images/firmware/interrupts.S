@@ -1,25 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The interrupt controller (GICv2) as the secure world sees it: saved at the snapshot, written back on request. */
 #include "firmware.h"
-
-/* Distributor */
-#define GICD_CTLR               0x000
-#define GICD_TYPER              0x004
-#define GICD_IGROUPR            0x080
-#define GICD_ISENABLER          0x100
-#define GICD_ISACTIVER          0x300
-#define GICD_IPRIORITYR         0x400
-#define GICD_ITARGETSR          0x800
-#define GICD_ICFGR              0xc00
-#define GICD_CPENDSGIR          0xf10
-#define GICD_SPENDSGIR          0xf20
-#define CLEAR_REGISTERS         0x080           /* from a register that sets bits to the one that clears them */
-/* CPU interface */
-#define GICC_CTLR               0x000
-#define GICC_PMR                0x004
-#define GICC_BPR                0x008
-#define GICC_ABPR               0x01c
-#define GICC_APR                0x0d0
+#include "interrupts.h"
 
 #define SOFTWARE_WORDS          4               /* 16 software interrupts, a byte each */
 #define TYPER_LINES_BITS        5
@@ -44,6 +26,9 @@
         mov     x28, #SOFTWARE_WORDS
         \software
         \plain  x26, GICC_APR
+#ifdef BW_NORMAL_WORLD
+        \plain  x26, GICC_NSAPR
+#endif
         mov     x28, #1
         \plain  x26, GICC_PMR
         \plain  x26, GICC_BPR

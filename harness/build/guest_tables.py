@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from harness import protocol
+from harness.build.kernel import FOREIGN_LINE
 from harness.configs import MachineConfig
 from harness.errors import ConfigError
 from harness.programs import encodings
@@ -129,6 +130,7 @@ def constants_header(interface: Interface, labels: Mapping[str, int]) -> str:
         "IPC_BUFFER_BYTES": _IPC_BUFFER_BYTES,
         "NURSE_BUFFER": f"{addresses.state + _IPC_BUFFER_BYTES:#x}",
         "VICTIM_PRIORITIES": ", ".join(str(victim.priority) for victim in interface.population.victims),
+        "FOREIGN_LINE": FOREIGN_LINE,
         "FIRST_TURN_SLOT": interface.population.first_turn_slot,
         "NURSE_CNODE_BITS": 2,
         "NURSE_ENDPOINT": 1,

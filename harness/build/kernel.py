@@ -35,6 +35,8 @@ PLATFORM = "qemu-virt-secure"
 SOURCE_NAME = "/bothworlds/kernel"
 """Directory that stands in the debug information for the build's own; see `source_substitution`."""
 LARGE_PAGE = 1 << 21
+FOREIGN_LINE = 255
+"""With ARM_FOREIGN_INTERRUPTS the line that stands for all of the other world's (INTERRUPT_FOREIGN)."""
 
 OptionValue = bool | int | str
 

@@ -12,7 +12,16 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from harness.build.artefacts import cache_directory
-from harness.build.kernel import CROSS, SOURCE_NAME, KernelBuild, build_kernel, kernel_options, platform_regions
+from harness.build.kernel import (
+    CROSS,
+    FOREIGN_LINE,
+    PLATFORM,
+    SOURCE_NAME,
+    KernelBuild,
+    build_kernel,
+    kernel_options,
+    platform_regions,
+)
 from harness.build.planted import planted_bugs
 from harness.configs import MachineConfig, Region
 from harness.errors import ConfigError
@@ -138,6 +147,11 @@ def test_no_path_of_this_machine(kernel: KernelBuild) -> None:
         text = path.read_bytes().lower()
         for name in (str(cache_directory()), re.sub(r"\W", "_", str(cache_directory()))):
             assert name.lower().encode() not in text, path
+
+
+def test_the_line_of_the_other_world(kernel: KernelBuild) -> None:
+    text = (kernel.source / "include" / "plat" / PLATFORM / "plat" / "machine.h").read_text()
+    assert re.search(rf"\bINTERRUPT_FOREIGN += {FOREIGN_LINE},", text)
 
 
 def test_world_and_badge_have_names(kernel: KernelBuild) -> None:
