@@ -56,6 +56,12 @@ PAGE = 0x1000
 """The window and the untypeds are made of whole pages, so regions are too."""
 
 
+INTERRUPT_LINES = 256
+"""As many as the kernel's platform knows."""
+TIMER_LINE = 29
+"""The kernel's timer, CNTPS: private interrupt 13 of every Arm machine."""
+
+
 class Region(StrictModel):
     """A range of physical addresses with one world, kind and use.
 
@@ -110,6 +116,23 @@ class Kernel(StrictModel):
     options: dict[str, bool | int | str] = Field(default_factory=dict)
 
 
+class Level(StrEnum):
+    """Exception level at which EL3 enters the normal world."""
+
+    EL1 = "el1"
+    EL2 = "el2"
+
+
+class NormalWorld(StrictModel):
+    """The program that runs with NS=1 beside the kernel; see the comments in `qemu_configs/trusted-os.yaml`."""
+
+    level: Level = Level.EL1
+    memory: Extent
+    shared: Extent
+    save_el2: bool = False
+    interrupts: tuple[Annotated[int, Field(ge=0, lt=INTERRUPT_LINES)], ...] = ()
+
+
 class Deadlines(StrictModel):
     """Seconds that each boot stage may take, measured from the start of QEMU."""
 
@@ -128,6 +151,7 @@ class MachineConfig(StrictModel):
     qemu: Qemu = Qemu()
     regions: tuple[Region, ...]
     exchange: Extent
+    normal_world: NormalWorld | None = None
     kernel: Kernel = Kernel()
     arena_bits: Annotated[int, Field(ge=14, le=21)] = 18
     deadlines: Deadlines = Deadlines()
@@ -166,6 +190,31 @@ class MachineConfig(StrictModel):
         if not self.normal_ram.covers(self.exchange.base, self.exchange.size):
             low, high = self.normal_ram.base, self.normal_ram.end
             raise located_error(f"it must lie inside '{self.normal_ram.name}' ({low:#x} to {high:#x})", "exchange")
+        return self
+
+    @model_validator(mode="after")
+    def _normal_world_has_its_place(self) -> MachineConfig:
+        normal = self.normal_world
+        if normal is None:
+            return self
+        ram = self.normal_ram
+        taken = [("exchange", self.exchange)]
+        for name, extent in (("memory", normal.memory), ("shared", normal.shared)):
+            if not ram.covers(extent.base, extent.size):
+                message = f"it must lie inside '{ram.name}' ({ram.base:#x} to {ram.end:#x})"
+                raise located_error(message, "normal_world", name)
+            for other, before in taken:
+                if extent.base < before.end and before.base < extent.end:
+                    message = f"it overlaps '{other}' ({before.base:#x} to {before.end:#x})"
+                    raise located_error(message, "normal_world", name)
+            taken.append((name, extent))
+        lines = normal.interrupts
+        for index, line in enumerate(lines):
+            if line in lines[:index]:
+                raise located_error(f"line {line} is listed twice", "normal_world", "interrupts", index)
+            if line == TIMER_LINE:
+                message = f"line {line} is the secure timer's: it stays in Group 0"
+                raise located_error(message, "normal_world", "interrupts", index)
         return self
 
     def region(self, name: str) -> Region:

@@ -70,6 +70,22 @@ class Request(IntEnum):
     """May the victim store to address x2? Answers 1 unless that is a device, the exchange area or EL3's memory."""
 
 
+class Dispatcher(IntEnum):
+    """Function identifiers of EL3's interface for the Trusted OS' dispatcher; `docs/two-worlds.md` has their rules.
+
+    They exist for the process that said READY first, and for nobody else in either world.
+    """
+
+    READY = 0xBE00_0000
+    """The Trusted OS is there: EL3 starts the normal world. Returns with the normal world's first call."""
+    DONE = 0xBE00_0001
+    """x1-x4 are the results of the normal world's call. Returns with its next call."""
+    RESUME = 0xBE00_0002
+    """The interrupt is served: the normal world goes on. Returns with its next call."""
+    INTERRUPTED = 0xBE00_0010
+    """Comes back in x0 instead of a call's identifier: a secure interrupt came while the normal world ran."""
+
+
 class ParkStatus(IntEnum):
     """Why EL3 parked, as EL3 itself can tell; the host refines it with symbols."""
 
@@ -87,6 +103,18 @@ class ParkStatus(IntEnum):
     SYSTEM_OFF = 6
     SYSTEM_RESET = 7
     """PSCI calls that end the machine, reached by a program."""
+
+
+class NormalState(IntEnum):
+    """Where the normal world stands, for EL3."""
+
+    ABSENT = 0
+    """It has not been started."""
+    RUNNING = 1
+    CALLING = 2
+    """It waits for the Trusted OS' answer."""
+    INTERRUPTED = 3
+    """A secure interrupt took its turn."""
 
 
 class Restore(IntEnum):
@@ -163,6 +191,16 @@ REPORT = _dtype(
     ("stores", "<u8"),  # pages in stored_page
     ("stored_page", "<u8", (STORED_PAGES,)),  # physical addresses of the pages that victims stored to
     ("smc_count", "<u8"),  # SMCs from S-EL1 since the program began
+    ("smc_log", SMC_LOG, (SMC_LOG_ENTRIES,)),
+)
+
+# What EL3 notes about the normal world, behind the message: only where a config has one. The log is that of its SMCs;
+# `result` is what a call returned, zeros while it has not.
+WORLDS = _dtype(
+    ("entries", "<u8"),  # of the normal world since the program began
+    ("interrupted", "<u8"),  # times that a secure interrupt left it since the program began
+    ("smc_count", "<u8"),
+    ("state", "<u8"),  # NormalState
     ("smc_log", SMC_LOG, (SMC_LOG_ENTRIES,)),
 )
 
@@ -295,7 +333,8 @@ CONTROL = _dtype(
 )
 CONTROL_BYTES = (CONTROL.itemsize + PAGE - 1) & -PAGE
 
-# Flash: the firmware's own image lies at 0; this header tells it the rest.
+# Flash: the firmware's own image lies at 0; this header tells it the rest. Where a config has a normal world, another
+# one with that world's image follows it.
 FLASH_HEADER_OFFSET = 0x40
 FLASH_IMAGE = _dtype(("source", "<u8"), ("destination", "<u8"), ("file_bytes", "<u8"), ("memory_bytes", "<u8"))
 FLASH_HEADER = _dtype(
@@ -310,6 +349,8 @@ FLASH_HEADER = _dtype(
     ("program", "<u8"),  # flash offset of a program to run without a host; 0: none
     ("program_calls", "<u8"),
 )
+NORMAL_HEADER_OFFSET = FLASH_HEADER_OFFSET + FLASH_HEADER.itemsize
+NORMAL_HEADER = _dtype(("image", FLASH_IMAGE), ("entry", "<u8"), ("reserved", "<u8"))
 
 
 def header() -> str:
@@ -327,17 +368,30 @@ def header() -> str:
         "PAGE MAXIMUM_CALLS MAXIMUM_VICTIMS STORED_PAGES "
         "CALL_BYTES RESULT_REGISTERS SMC_LOG_ENTRIES RESTORE_RANGES CHANGED_PAGES CHANGED_WORDS "
         "EXCHANGE_COMMAND EXCHANGE_PROGRAM EXCHANGE_RESULTS EXCHANGE_DECODED FLASH_HEADER_OFFSET MESSAGE_OFFSET "
+        "NORMAL_HEADER_OFFSET WORLDS_OFFSET "
         "POPULATION_OFFSET MAXIMUM_POPULATION_ENTRIES NO_OBJECT"
     ).split():
         define(f"BW_{name}", globals()[name])
     renamed = {"ParkStatus": "PARK", "CallState": "CALL", "BootStage": "STAGE", "PopulationKind": "KIND"}
-    for enumeration in (Command, Request, ParkStatus, CallState, Restore, BootStage, PopulationKind):
+    renamed["NormalState"] = "NORMAL"
+    enumerations = (
+        Command,
+        Request,
+        Dispatcher,
+        ParkStatus,
+        NormalState,
+        CallState,
+        Restore,
+        BootStage,
+        PopulationKind,
+    )
+    for enumeration in enumerations:
         prefix = renamed.get(enumeration.__name__)
         prefix = prefix or enumeration.__name__.upper()
         for member in enumeration:
             define(f"BW_{prefix}_{member.name}", int(member))
     dtypes = "REPORT SMC_LOG MESSAGE EXCHANGE RESULT DECODED POPULATION POPULATION_ENTRY CONTROL RANGE"
-    for name in [*dtypes.split(), "FLASH_HEADER", "FLASH_IMAGE"]:
+    for name in [*dtypes.split(), "WORLDS", "FLASH_HEADER", "FLASH_IMAGE", "NORMAL_HEADER"]:
         dtype: np.dtype[np.void] = globals()[name]
         assert dtype.fields is not None
         for field, entry in dtype.fields.items():
@@ -348,3 +402,5 @@ def header() -> str:
 
 MESSAGE_OFFSET = (REPORT.itemsize + 63) & -64
 """Offset of the message from the start of the firmware's RAM, where the report begins."""
+WORLDS_OFFSET = (MESSAGE_OFFSET + MESSAGE.itemsize + 63) & -64
+"""Offset of the account of the normal world from the start of the firmware's RAM."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import types
 import typing
 from collections.abc import Hashable, Sequence
 from typing import Any, TypeVar
@@ -75,6 +76,8 @@ def _field_names(model: Any, location: Sequence[Hashable]) -> list[str]:
             if str(step) not in by_alias:
                 return []
             model = by_alias[str(step)].annotation
+            if isinstance(model, types.UnionType):  # a part that may be missing: of its own type, or None
+                model = typing.get_args(model)[0]
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         return []
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -11,6 +11,12 @@ report: .skip   BW_REPORT_BYTES
 message:
         .skip   BW_MESSAGE_BYTES
 
+#ifdef BW_NORMAL_WORLD
+        .section .bss.worlds, "aw", %nobits
+        .globl  worlds
+worlds: .skip   BW_WORLDS_BYTES
+#endif
+
         .bss
         .balign 16
 .macro variable name, bytes
@@ -40,6 +46,24 @@ message:
         variable unlogged_smc, BW_SMC_LOG_BYTES
         .balign 16
         variable saved_interrupts, 4096
+#ifdef BW_NORMAL_WORLD
+        .balign 16
+        /* The banks of the two worlds: what a world has while the other one runs. */
+        variable secure_world, BW_BANK_BYTES
+        .balign 16
+        variable normal_world, BW_BANK_BYTES
+        .balign 16
+        /* The normal world's at the snapshot, and where it stood (NormalState). */
+        variable snapshot_normal_world, BW_BANK_BYTES
+        variable snapshot_normal_state, 8
+        /* TTBR0_EL1 of the dispatcher: its address space. */
+        variable dispatcher_space, 8
+        /* Log entry of the normal world's last call. */
+        variable normal_log_entry, 8
+        .balign 16
+        /* An SMC of the normal world that no longer fits into its log is noted here. */
+        variable unlogged_normal_smc, BW_SMC_LOG_BYTES
+#endif
         .balign 16
         variable stack, 4096
         .globl  stack_top

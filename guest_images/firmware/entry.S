@@ -13,6 +13,13 @@ _start:
         .size   flash_header, BW_FLASH_HEADER_BYTES
 flash_header:
         .skip   BW_FLASH_HEADER_BYTES
+#ifdef BW_NORMAL_WORLD
+        .globl  normal_header
+        .type   normal_header, %object
+        .size   normal_header, BW_NORMAL_HEADER_BYTES
+normal_header:
+        .skip   BW_NORMAL_HEADER_BYTES
+#endif
 
         .text
 function reset

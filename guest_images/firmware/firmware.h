@@ -33,12 +33,29 @@
 #define SCR_TWI                 (1 << 12)
 #define SCR_VALUE               (SCR_RES1 | SCR_RW | SCR_TWI)
 
+#ifdef BW_NORMAL_WORLD
+/*
+ * SCR_EL3 of the normal world: NS; Group 0 interrupts come here (FIQ), its own Group 1 goes to it
+ * (IRQ=0); WFI traps here, too. HVC is for a normal world that begins at EL2.
+ */
+#define SCR_NS_BIT              0
+#define SCR_FIQ                 (1 << 2)
+#define SCR_HCE                 (1 << 8)
+#define SCR_NORMAL              (SCR_VALUE | (1 << SCR_NS_BIT) | SCR_FIQ)
+#endif
+
 /* SPSR_EL3 of the kernel's first instruction: EL1 with its own stack, all interrupts masked. */
 #define SPSR_EL1H_MASKED        0x3c5
 #define SPSR_LEVEL_SHIFT        2
 
 /* MDCR_EL3: EL0's accesses to the performance monitor trap here (TPM): victims' requests. */
-#define MDCR_VALUE              (1 << 6)
+#define MDCR_TPM                (1 << 6)
+#ifdef BW_NORMAL_WORLD
+/* Breakpoints of the normal world do not stop the secure one (SDD). */
+#define MDCR_VALUE              (MDCR_TPM | (1 << 16))
+#else
+#define MDCR_VALUE              MDCR_TPM
+#endif
 
 /* The secure timer's interrupt: private interrupt 13 */
 #define TIMER_LINE              29
@@ -93,13 +110,10 @@
         \operation x28, x29, [\base, #8 * 28]
 .endm
 
-/*
- * Keep the interrupted context's x0-x30 in the report and start over with an empty stack: for
- * everything that ends in a park. Needs no stack, so that it works in any state. Leaves x19: report.
- */
-.macro save_context
+/* Store x0-x30 as an array at a symbol. Needs no stack. Leaves x0: the array. */
+.macro store_general array
         msr     tpidr_el3, x0
-        address x0, report + BW_REPORT_X
+        address x0, \array
         most_registers stp, x0
         str     x1, [x0, #8]
         stp     x16, x17, [x0, #8 * 16]
@@ -107,6 +121,14 @@
         mrs     x1, tpidr_el3
         str     x1, [x0]
         msr     tpidr_el3, xzr
+.endm
+
+/*
+ * Keep the interrupted context's x0-x30 in the report and start over with an empty stack: for
+ * everything that ends in a park. Needs no stack, so that it works in any state. Leaves x19: report.
+ */
+.macro save_context
+        store_general (report + BW_REPORT_X)
         address x0, stack_top
         mov     sp, x0
         address x19, report

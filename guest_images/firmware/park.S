@@ -13,6 +13,10 @@ function wait_trapped
         save_context
         mrs     x1, spsr_el3
         mov     w20, #BW_PARK_WAIT_EL1
+#ifdef BW_NORMAL_WORLD
+        mrs     x2, scr_el3
+        tbnz    x2, #SCR_NS_BIT, normal_wait
+#endif
         tst     x1, #(3 << SPSR_LEVEL_SHIFT)
         b.ne    park
         address x0, snapshot_taken
@@ -28,8 +32,18 @@ function wait_trapped
         str     x1, [x17, #BW_BANK_ELR_EL3]
         str     xzr, [x17, #BW_BANK_X0]
         bl      save_interrupts
+#ifdef BW_NORMAL_WORLD
+        bl      keep_normal_world
+#endif
         mov     w20, #BW_PARK_SNAPSHOT
         b       park
+#ifdef BW_NORMAL_WORLD
+normal_wait:                                    /* at any level; before the snapshot there is nothing to wait for */
+        mov     w20, #BW_PARK_FORGED
+        address x0, snapshot_taken
+        ldr     x1, [x0]
+        cbz     x1, park
+#endif
 1:      address x0, message
         ldr     x0, [x0, #BW_MESSAGE_NONCE]
         ldr     x1, [x19, #BW_REPORT_X]
@@ -105,6 +119,15 @@ function park_pc
         ldr     x24, [x21, #BW_MESSAGE_COMMAND]
         tbz     x24, #BW_COMMAND_INVALIDATE_TLB_BIT, 1f
         tlbi    alle1
+#ifdef BW_NORMAL_WORLD
+        mrs     x0, scr_el3                     /* of the world that parked; now of the other one */
+        eor     x1, x0, #(1 << SCR_NS_BIT)
+        msr     scr_el3, x1
+        isb
+        tlbi    alle1
+        dsb     sy
+        msr     scr_el3, x0
+#endif
         dsb     sy
         isb
 1:      address x0, snapshot_taken
@@ -135,6 +158,9 @@ endfunction resume
 
 /* Back to the snapshot. The host has restored memory. */
 function restore
+#ifdef BW_NORMAL_WORLD
+        bl      restore_normal_world
+#endif
         str     xzr, [x19, #BW_REPORT_TICKS]
         str     xzr, [x19, #BW_REPORT_STORES]
         /* Clear the entries of the SMC log that were used. */

@@ -16,7 +16,11 @@ vectors:
     .endr
         vector  lower_synchronous               /* from AArch64 below: synchronous, IRQ, FIQ, SError */
         vector  panic
+#ifdef BW_NORMAL_WORLD
+        vector  normal_interrupted
+#else
         vector  panic
+#endif
         vector  panic
     .rept 4                                     /* from AArch32 below */
         vector  panic

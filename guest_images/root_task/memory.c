@@ -72,13 +72,26 @@ static word place(const struct source *s, word bits)
     return (s->used + (1ul << bits) - 1) & -(1ul << bits);
 }
 
+/* Whether the memory is the normal world's own, or what it shares: no object of the population lies there. */
+static word of_normal_world(const struct source *s)
+{
+#ifdef NORMAL_MEMORY
+    word end = s->address + (1ul << s->bits);
+    return (s->address < NORMAL_MEMORY + NORMAL_MEMORY_BYTES && NORMAL_MEMORY < end) ||
+           (s->address < NORMAL_SHARED + NORMAL_SHARED_BYTES && NORMAL_SHARED < end);
+#else
+    (void)s;
+    return 0;
+#endif
+}
+
 static struct source *smallest(word bits, word non_secure, word device, word address)
 {
     struct source *best = 0;
     for (struct source *s = sources; s < sources + source_count; s++) {
         if (s->device != device || (device ? s->address != address : s->non_secure != non_secure))
             continue;
-        if (s == small[0] || s == small[1])
+        if (s == small[0] || s == small[1] || of_normal_world(s))
             continue;
         if (place(s, bits) + (1ul << bits) <= 1ul << s->bits && (!best || s->bits < best->bits))
             best = s;

@@ -70,6 +70,9 @@ void supervisor_main(const seL4_BootInfo *info)
     begin(8);
     start_victims();
     start_wardens();
+#ifdef NORMAL_MEMORY
+    start_dispatcher();
+#endif
     begin(9);
     print("parking\n");
     for (;;) /* from here on the wardens go on */

@@ -91,6 +91,11 @@ enum {
     V_WARDEN,
     V_WARDEN_BUFFER,
     V_OTHER_DOMAIN,                /* the thread that ends the other domain's time */
+#ifdef NORMAL_MEMORY
+    V_DISPATCHER, /* of the Trusted OS: its thread, its IPC buffer, the notification by which the normal world gets its turn */
+    V_DISPATCHER_BUFFER,
+    V_DISPATCHER_TURN,
+#endif
     V_UNTYPED,                     /* boot untypeds in use */
     V_OBJECT = V_UNTYPED + 24,     /* the population's objects */
     V_HELPER = V_OBJECT + OBJECTS, /* the helpers' threads, then reply capabilities */
@@ -159,6 +164,7 @@ void set_priority(word tcb, word priority);
 /* supervisor.c */
 #define EXCHANGE_WINDOW (SUPERVISOR_IMAGE + 0x1e0000ul)
 #define WARDEN_BUFFER (SUPERVISOR_IMAGE + 0x1f1000ul)
+#define DISPATCHER_BUFFER (SUPERVISOR_IMAGE + 0x1f2000ul)
 void mark_frame(word frame, word type, word address);
 void fill_frame(word frame, word page);
 
@@ -166,6 +172,9 @@ void fill_frame(word frame, word page);
 void find_own_pages(const seL4_BootInfo *info);
 void report_own_pages(void);
 void start_wardens(void);
+
+/* trusted_os/dispatcher.c */
+void start_dispatcher(void);
 
 /* victims.c */
 void make_objects(void);

@@ -53,8 +53,12 @@ class Artefacts:
     flash: Path
     plugin: Path
     hashes: dict[str, str]
-    """SHA-256 of kernel, firmware, root_task, victim, flash, plugin, patches, config."""
+    """SHA-256 of kernel, firmware, root_task, victim, flash, plugin, patches, config, and normal_world if there."""
     extra_patches: tuple[Path, ...] = ()
     """Patches on top of the series."""
     own: OwnCode = NO_OWN_CODE
     """What of it is the user's own."""
+    normal_world_elf: Path | None = None
+    """The normal world's program, where the config has that world."""
+    trusted_os_elf: Path | None = None
+    """The Trusted OS' user level: the dispatcher and its services; where the config has a normal world."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Lays the flash image out: firmware, header, kernel, root task and, if wanted, a program.
+"""Lays the flash image out: firmware, headers, kernel, root task, the normal world's program, and one for the victims.
 
 The firmware executes from flash at its first byte. It copies kernel and root task to where the
 header says; the root task goes to the first page behind the kernel, where the kernel expects it.
@@ -86,23 +86,35 @@ def build_flash(
     firmware: FirmwareBuild,
     *,
     program: bytes = b"",
+    normal_world: Path | None = None,
 ) -> Path:
     """Path of the flash image (for QEMU's -bios), in the cache under a name made from its content.
 
+    `normal_world` is the ELF file of that world's program, where the config has one.
     With a `program` (records as `harness.programs` encodes them) the firmware runs it by itself
     when the snapshot is reached, and shows on its console how it ended. Raises BuildFailure if the
     images do not fit, ImageError for a file that is no ELF file, ProgramError for a program that is
     too long.
     """
     image = flash_bytes(
-        config, load_image(kernel.elf), load_image(guests.root_task_elf), firmware.binary.read_bytes(), program
+        config,
+        load_image(kernel.elf),
+        load_image(guests.root_task_elf),
+        firmware.binary.read_bytes(),
+        program,
+        None if normal_world is None else load_image(normal_world),
     )
     key = hashlib.sha256(image).hexdigest()
     return publish(f"flash-{key[:32]}", lambda work: _write(work, image)) / "flash.bin"
 
 
 def flash_bytes(
-    config: MachineConfig, kernel: LoadedImage, root_task: LoadedImage, firmware: bytes, program: bytes
+    config: MachineConfig,
+    kernel: LoadedImage,
+    root_task: LoadedImage,
+    firmware: bytes,
+    program: bytes,
+    normal_world: LoadedImage | None = None,
 ) -> bytes:
     """The image's bytes; see `build_flash`."""
     calls = len(program) // protocol.CALL_BYTES
@@ -143,6 +155,21 @@ def flash_bytes(
     if calls:
         header["program"] = append(program[: calls * protocol.CALL_BYTES])
         header["program_calls"] = calls
+    if config.normal_world is not None:
+        if normal_world is None:
+            raise BuildFailure(f"config '{config.name}' has a normal world, but no program for it was built")
+        memory = config.normal_world.memory
+        end = normal_world.physical + normal_world.memory_bytes
+        if normal_world.physical < memory.base or end > memory.end:
+            raise BuildFailure(
+                f"the normal world's program needs {normal_world.physical:#x} to {end:#x}, "
+                f"but its memory in config '{config.name}' is {memory.base:#x} to {memory.end:#x}"
+            )
+        second = np.zeros((), protocol.NORMAL_HEADER)
+        second["image"] = _entry(append(normal_world.contents), normal_world.physical, normal_world)
+        second["entry"] = normal_world.entry
+        start = protocol.NORMAL_HEADER_OFFSET
+        image[start : start + second.nbytes] = second.tobytes()
     append(b"")
     start = protocol.FLASH_HEADER_OFFSET
     image[start : start + header.nbytes] = header.tobytes()

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 
 from harness import protocol
 from harness.build.kernel import FOREIGN_LINE
-from harness.configs import MachineConfig
+from harness.configs import TIMER_LINE, MachineConfig
 from harness.errors import ConfigError
 from harness.programs import encodings
 from harness.programs.descriptions import HARNESS_ACTIONS, Action, CallType, Place
 from harness.programs.interfaces import Interface
-from harness.programs.pools import TIMER_LINE
 from harness.programs.population import (
     FRAME_BITS,
     INITIAL,
@@ -281,6 +280,10 @@ def population_header(interface: Interface, config: MachineConfig) -> str:
         "SLOT_ENTRIES": len(slots),
         "POOL_OBJECT": pool,
     }
+    if config.normal_world is not None:
+        for name, extent in (("MEMORY", config.normal_world.memory), ("SHARED", config.normal_world.shared)):
+            defines[f"NORMAL_{name}"] = f"{extent.base:#x}ul"
+            defines[f"NORMAL_{name}_BYTES"] = f"{extent.size:#x}ul"
     worlds = ", ".join(str(int(victim.world == "non-secure")) for victim in population.victims)
     handlers = ", ".join(
         str(population.slot_number(i, victim.fault_handler or "") or 0) for i, victim in enumerate(population.victims)

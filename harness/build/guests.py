@@ -22,6 +22,7 @@ from harness.programs.interfaces import INTERFACE_FILE, Interface
 from harness.programs.population import Population
 
 SOURCES = PROJECT / "guest_images" / "root_task"
+TRUSTED_OS = PROJECT / "guest_images" / "trusted_os"
 COMPILER = "aarch64-linux-gnu-gcc"
 _COMPILE = (
     "-c", "-g", "-O2", "-std=gnu11", "-ffreestanding", "-nostdlib", "-fno-pic", "-fno-pie", "-fno-stack-protector",
@@ -29,8 +30,9 @@ _COMPILE = (
     "-mstrict-align", "-fcommon", "-Wall", "-Wextra", "-Werror", "-Wa,--fatal-warnings",
 )  # fmt: skip
 _LINK = ("-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--fatal-warnings", "-Wl,--no-warn-rwx-segments")
+_SUFFIXES = (".S", ".c", ".h", ".lds")
 _VICTIM = ("victim_entry.S", "victim.c", "decoder.c")
-_SUPERVISOR = ("start.S", "supervisor.c", "memory.c", "invoke.c", "victims.c", "warden.c")
+_SUPERVISOR = ("start.S", "supervisor.c", "memory.c", "invoke.c", "victims.c", "warden.c", "dispatcher.c")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def build_root_task(config: MachineConfig, kernel: KernelBuild, population: Popu
         "label_checks.c": label_checks(interface, labels),
         INTERFACE_FILE: json.dumps(interface.to_data(), indent=1) + "\n",
     }
-    sources = sorted(path for path in SOURCES.iterdir() if path.suffix in (".S", ".c", ".h", ".lds"))
+    directories = (SOURCES, TRUSTED_OS)
+    sources = [path for directory in directories for path in sorted(directory.iterdir()) if path.suffix in _SUFFIXES]
     version = _run([compiler, "--version"], SOURCES)
     digest = hashlib.sha256(repr((_COMPILE, _LINK, version, headers, kernel.hash, kernel.release)).encode())
     for path in sources:
@@ -99,8 +102,8 @@ def _build(compiler: str, kernel: KernelBuild, interface: Interface, headers: di
         made = []
         for source in sources:
             output = work / f"{source.replace('.', '_')}.o"
-            path = SOURCES / source
-            name = str(path.relative_to(PROJECT)) if path.is_file() else str(work / source)
+            found = [directory / source for directory in (SOURCES, TRUSTED_OS) if (directory / source).is_file()]
+            name = str(found[0].relative_to(PROJECT)) if found else str(work / source)
             _run([*compile_, "-o", str(output), name], PROJECT)
             made.append(output.name)
         return made

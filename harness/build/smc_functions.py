@@ -44,11 +44,18 @@ class Owner(StrEnum):
         return list(Owner).index(self)
 
 
+class Caller(StrEnum):
+    """A world that may call a function; for the other one it does not exist."""
+
+    SECURE = "secure"
+    NORMAL = "normal"
+
+
 class SmcArgument(StrictModel):
-    """One argument: any word, or the identifier of a function."""
+    """One argument: any word, the identifier of a function, a CPU's affinity, or a physical address."""
 
     name: str
-    kind: Literal["word", "function"]
+    kind: Literal["word", "function", "cpu", "address"]
 
 
 class SmcFunction(StrictModel):
@@ -58,6 +65,7 @@ class SmcFunction(StrictModel):
     id: Annotated[int, Field(ge=0, lt=1 << 32)]
     owner: Owner
     width: Literal[32, 64]
+    callers: Annotated[tuple[Caller, ...], Field(min_length=1)] = (Caller.SECURE,)
     arguments: Annotated[tuple[SmcArgument, ...], Field(max_length=6)] = ()
     result: str
     returns: Annotated[tuple[str, ...], Field(max_length=3)] = ()
@@ -100,13 +108,13 @@ def load_smc_functions(path: Path = SMC_DESCRIPTION) -> tuple[SmcFunction, ...]:
 
 
 def described_smc_functions() -> tuple[SmcFunction, ...]:
-    """The functions of the project's firmware, and those that other packages describe.
+    """What S-EL1 may call of the project's firmware, and the functions that other packages describe.
 
     A package names its description (a path, as text or Path) through the entry point group
     `bothworlds.smc`. Its functions join the values that programs choose from; a firmware that has them
     comes with `--firmware`. Raises InputError for a description that cannot be used.
     """
-    functions = list(load_smc_functions())
+    functions = [function for function in load_smc_functions() if Caller.SECURE in function.callers]
     for entry in plugins.entries(ENTRY_POINTS):
         described = plugins.load(entry)
         if not isinstance(described, str | Path):
@@ -124,8 +132,11 @@ def described_smc_functions() -> tuple[SmcFunction, ...]:
     return tuple(functions)
 
 
-def assembly_tables(functions: tuple[SmcFunction, ...]) -> str:
-    """Macros that apply an operation to each function, and to those that a FEATURES function finds."""
+def assembly_tables(functions: tuple[SmcFunction, ...], *, normal_world: bool = False) -> str:
+    """Macros that apply an operation to each function of S-EL1, and to those that a FEATURES function finds.
+
+    With a normal world the same again for its functions, under names that begin with `normal_`.
+    """
     lines: list[str] = []
 
     def macro(name: str, members: list[SmcFunction]) -> None:
@@ -133,8 +144,11 @@ def assembly_tables(functions: tuple[SmcFunction, ...]) -> str:
         lines.extend(f"\t\\operation {function.name}, {function.id:#x}" for function in members)
         lines.append(".endm")
 
-    macro("smc_functions", list(functions))
-    for asked in functions:
-        if any(argument.kind == "function" for argument in asked.arguments):
-            macro(f"found_by_{asked.name}", [function for function in functions if asked.name in function.found_by])
+    for caller, prefix in ((Caller.SECURE, ""), (Caller.NORMAL, "normal_"))[: 1 + normal_world]:
+        offered = [function for function in functions if caller in function.callers]
+        macro(f"{prefix}smc_functions", offered)
+        for asked in offered:
+            if any(argument.kind == "function" for argument in asked.arguments):
+                found = [function for function in offered if asked.name in function.found_by]
+                macro(f"{prefix}found_by_{asked.name}", found)
     return "\n".join(lines) + "\n"

@@ -12,6 +12,7 @@ from harness.build.firmware import build_firmware, own_firmware
 from harness.build.flash import build_flash
 from harness.build.guests import build_root_task
 from harness.build.kernel import build_kernel
+from harness.build.normal_world import build_normal_world
 from harness.build.patches import for_firmware
 from harness.build.plugin import build_plugin
 from harness.configs import MachineConfig
@@ -27,7 +28,7 @@ def file_hash(path: Path) -> str:
 
 def config_hash(config: MachineConfig) -> str:
     """SHA-256 of what a config says, whatever its comments and layout."""
-    return hashlib.sha256(config.model_dump_json(by_alias=True).encode()).hexdigest()
+    return hashlib.sha256(config.model_dump_json(by_alias=True, exclude_none=True).encode()).hexdigest()
 
 
 def build(
@@ -47,7 +48,8 @@ def build(
     kernel = build_kernel(config, release=release, extra_patches=of_kernel, own=own)
     guests = build_root_task(config, kernel)
     firmware = build_firmware(config, of_firmware) if own.firmware is None else own_firmware(config, own.firmware)
-    flash = build_flash(config, kernel, guests, firmware)
+    normal_world = None if config.normal_world is None else build_normal_world(config)
+    flash = build_flash(config, kernel, guests, firmware, normal_world=normal_world)
     plugin = build_plugin(version)
     return Artefacts(
         config=config,
@@ -69,7 +71,9 @@ def build(
             "plugin": file_hash(plugin),
             "patches": kernel.patches_hash,
             "config": config_hash(config),
+            **({} if normal_world is None else {"normal_world": file_hash(normal_world)}),
         },
         extra_patches=tuple(extra_patches),
         own=own,
+        normal_world_elf=normal_world,
     )

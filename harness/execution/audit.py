@@ -29,15 +29,19 @@ class Difference:
         return f"{self.page + self.offset:#x}: {self.found:#04x} instead of {self.expected:#04x}"
 
 
-SCRATCH = ("taken_sequence", "ending_status", "panicking", "current_bank", "mixed_bank", "unlogged_smc", "stack")
+SCRATCH = (
+    *("taken_sequence", "ending_status", "panicking", "current_bank", "mixed_bank", "unlogged_smc", "stack"),
+    # Stale while the secure world runs, as it does in the snapshot; and where the normal world's calls are noted
+    *("secure_world", "normal_log_entry", "unlogged_normal_smc"),
+)
 """Variables of the firmware that say something about the last program or park, not about the machine."""
 
 
 def instrumentation(artefacts: Artefacts) -> dict[str, Range]:
     """Named windows (physical address, size) that belong to the harness and are not compared.
 
-    They are the exchange area, EL3's report and message, and the firmware's SCRATCH variables: no program can reach
-    any of EL3's.
+    They are the exchange area, EL3's report, its message and its account of the normal world, and the firmware's
+    SCRATCH variables: no program can reach any of EL3's.
     """
     config = artefacts.config
     base = config.firmware_ram.base
@@ -46,6 +50,8 @@ def instrumentation(artefacts: Artefacts) -> dict[str, Range]:
         "report": (base, protocol.REPORT.itemsize),
         "message": (base + protocol.MESSAGE_OFFSET, protocol.MESSAGE.itemsize),
     }
+    if config.normal_world is not None:
+        windows["worlds"] = (base + protocol.WORLDS_OFFSET, protocol.WORLDS.itemsize)
     symbols = Elf(artefacts.firmware_elf).symbols
     for name in SCRATCH:
         if name in symbols:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The memory that a program can change, so that only this is compared and restored.
 
-It is computed from the kernel's symbols and from what the root task reports about where its
-population lies. That nothing else changes is not assumed: audits compare all memory.
+It is computed from the kernel's symbols, from what the root task reports about where its
+population lies, and from the normal world's program where there is one. That nothing else
+changes is not assumed: audits compare all memory.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def restore_set(artefacts: Artefacts, memory: MachineMemory) -> list[Range]:
     """
     kernel = Elf(artefacts.kernel_elf)
     ranges = [*kernel_data(kernel), interrupt_node(kernel, memory), *population(artefacts, memory).objects]
+    ranges += normal_world(artefacts)
     merged = join(ranges, protocol.RESTORE_RANGES)
     for address, size in merged:
         memory.view(address, size)
@@ -81,6 +83,16 @@ def interrupt_node(kernel: Elf, memory: MachineMemory) -> Range:
     place = kernel.physical(pointer)
     node = int.from_bytes(memory.read(place, 8), "little")
     return node - (pointer - place), INTERRUPT_NODE_BYTES
+
+
+def normal_world(artefacts: Artefacts) -> list[Range]:
+    """What the normal world's program writes to, and what it shares with trusted services."""
+    place, program = artefacts.config.normal_world, artefacts.normal_world_elf
+    if place is None or program is None:
+        return []
+    symbols = Elf(program).symbols
+    start, end = symbols["writable_start"].address, symbols["writable_end"].address
+    return [(start, end - start), (place.shared.base, place.shared.size)]
 
 
 @dataclass(frozen=True)

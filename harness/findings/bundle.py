@@ -96,7 +96,7 @@ class Bundle:
 
 def config_text(config: MachineConfig) -> str:
     """The machine config as YAML that `load_config` reads."""
-    return to_yaml(config.model_dump(mode="json", by_alias=True))
+    return to_yaml(config.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
 def write_bundle(directory: Path, finding: Finding, material: Material) -> tuple[Path, bool]:

@@ -221,4 +221,5 @@ def flash_with(artefacts: Artefacts, program: bytes) -> Path:
     firmware = FirmwareBuild(elf, elf.with_suffix(".bin"), artefacts.hashes["firmware"])
     kernel = types.SimpleNamespace(elf=artefacts.kernel_elf)
     guests = types.SimpleNamespace(root_task_elf=artefacts.root_task_elf)
-    return build_flash(artefacts.config, kernel, guests, firmware, program=program)
+    normal_world = artefacts.normal_world_elf
+    return build_flash(artefacts.config, kernel, guests, firmware, program=program, normal_world=normal_world)

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.build.smc_functions import CALL_64, FAST_CALL, OWNER_SHIFT, Owner
+from harness.configs import TIMER_LINE
 from harness.programs.population import ALL_RIGHTS, OBJECT_TYPES, RIGHTS, Population
 
 RAW_SELECTOR = 0xFF
 _GUARD_SHIFT = 2
 """Where cnode_capdata has the size of the guard."""
 
-TIMER_LINE = 29
-"""The kernel's timer, CNTPS: private interrupt 13 of every Arm machine."""
 MAXIMUM_WORD = (1 << 64) - 1
 _WORDS = (0, 1, 2, 3, 0x10, 0x40, 0x1000, 0x80000000, 0xFFFFFFFF, 1 << 63, MAXIMUM_WORD)
 _DIRTY = 0xDEADBEEF << 32

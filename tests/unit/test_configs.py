@@ -197,3 +197,31 @@ def test_random_values_in_a_region_never_end_in_a_traceback(
     data = yaml.safe_load(ORIGINAL)
     data["regions"][index][field] = value
     _check_random(tmp_path, yaml.safe_dump(data).encode())
+
+
+TRUSTED_OS = (CONFIG_DIRECTORY / "trusted-os.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "words"),
+    [
+        ("level: el1", "level: el3", "normal_world.level", "'el1' or 'el2', not 'el3'"),
+        (
+            "memory: {base: 0x40400000",
+            "memory: {base: 0x0e000000",
+            "normal_world.memory",
+            "must lie inside 'normal-ram'",
+        ),
+        ("memory: {base: 0x40400000", "memory: {base: 0x40200000", "normal_world.memory", "it overlaps 'exchange'"),
+        ("shared: {base: 0x40600000", "shared: {base: 0x405ff000", "normal_world.shared", "it overlaps 'memory'"),
+        ("[8, 9,", "[8, 9, 29,", "normal_world.interrupts[2]", "line 29 is the secure timer's"),
+        ("[8, 9,", "[8, 9, 8,", "normal_world.interrupts[2]", "line 8 is listed twice"),
+        ("[8, 9,", "[8, 256,", "normal_world.interrupts[1]", "less than 256"),
+        ("save_el2: false", "save_el3: false", "normal_world.save_el3", "did you mean 'save_el2'?"),
+    ],
+)
+def test_a_wrong_normal_world_is_named(tmp_path: Path, old: str, new: str, field: str, words: str) -> None:
+    assert old in TRUSTED_OS
+    message = error_of(tmp_path, TRUSTED_OS.replace(old, new))
+    assert f"broken.yaml:{line_of(TRUSTED_OS, old)}: {field}: " in message
+    assert words in message
