@@ -35,7 +35,10 @@ worlds: .skip   BW_WORLDS_BYTES
         /* Status with which an SMC ends a program. */
         variable ending_status, 8
         .balign 16
-        /* Register banks (layout: tables.h): the snapshot's; the current one and a mixture, for tests only. */
+        /*
+         * Register banks (layout: tables.h): the snapshot's; the last park's (beside a normal world; else for tests
+         * only); a mixture, for tests.
+         */
         variable snapshot_bank, BW_BANK_BYTES
         .balign 16
         variable current_bank, BW_BANK_BYTES

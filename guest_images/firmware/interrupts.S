@@ -72,6 +72,11 @@ function save_interrupts
         ldr     w2, [x25, #GICD_CTLR]
         ldr     w3, [x26, #GICC_CTLR]
         stp     w2, w3, [x1], #8
+#ifdef BW_NORMAL_WORLD
+        address x2, normal_group1
+        ldr     x2, [x2]
+        str     x2, [x1], #8
+#endif
         interrupt_registers save_plain, save_plain, save_software
         ret     x29
 endfunction save_interrupts
@@ -83,6 +88,11 @@ function restore_interrupts
         str     wzr, [x26, #GICC_CTLR]
         str     wzr, [x25, #GICD_CTLR]
         add     x1, x1, #8
+#ifdef BW_NORMAL_WORLD
+        address x2, normal_group1
+        ldr     x3, [x1], #8
+        str     x3, [x2]
+#endif
         interrupt_registers restore_plain, restore_bits, restore_software
         address x1, saved_interrupts
         ldp     w2, w3, [x1]

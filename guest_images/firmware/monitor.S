@@ -66,6 +66,7 @@ trusted_os_call:
         str     x12, [x11, #BW_WORLDS_STATE]
         end_smc
         store_general (normal_world + BW_BANK_X0)
+        bl      leave_normal_interrupts
         address x16, normal_world
         address x17, secure_world
         add     x8, x17, #BW_BANK_X0
@@ -93,6 +94,7 @@ function normal_interrupted
         store_general (normal_world + BW_BANK_X0)
         mrs     x0, scr_el3
         tbz     x0, #SCR_NS_BIT, panic          /* S-EL1 takes its interrupts itself */
+        bl      leave_normal_interrupts
         address x16, normal_world
         address x17, secure_world
         address x1, worlds
@@ -175,7 +177,7 @@ function enter_normal_world
         ldr     x0, [x1, #BW_WORLDS_ENTRIES]
         add     x0, x0, #1
         str     x0, [x1, #BW_WORLDS_ENTRIES]
-        bl      open_normal_interrupts          /* changes x0-x3 */
+        bl      enter_normal_interrupts         /* changes x0-x3 */
         b       switch_worlds
 endfunction enter_normal_world
 

@@ -86,6 +86,11 @@ function park
         report_register sctlr_el1, BW_REPORT_SCTLR_EL1
         report_register scr_el3, BW_REPORT_SCR_EL3
         report_register vbar_el1, BW_REPORT_VBAR_EL1
+#ifdef BW_NORMAL_WORLD
+        /* What the world that parks really has: for judges, who need not believe the switch. */
+        address x17, current_bank
+        bl      save_bank
+#endif
         ldr     x0, [x19, #BW_REPORT_PARKS]
         add     x0, x0, #1
         str     x0, [x19, #BW_REPORT_PARKS]

@@ -12,7 +12,12 @@
 #define CRN_MONITOR             9
 
 #define LINES                   256             /* as many as the kernel knows */
-#define PSTATE_F                (1 << 6)
+/* The interrupts that threads take: Group 0, and beside a normal world that one's, too. */
+#ifdef BW_NORMAL_WORLD
+#define PSTATE_INTERRUPTS       (3 << 6)
+#else
+#define PSTATE_INTERRUPTS       (1 << 6)
+#endif
 #define PAR_FAULT_BIT           0
 
         .text
@@ -39,7 +44,7 @@ function system_access
         cmp     x1, #BW_REQUEST_UNMASK
         b.ne    request_done
         mrs     x9, spsr_el3
-        bic     x9, x9, #PSTATE_F
+        bic     x9, x9, #PSTATE_INTERRUPTS
         msr     spsr_el3, x9
 request_done:
         mrs     x9, elr_el3                     /* the access is done */
@@ -54,7 +59,7 @@ endfunction system_access
 function request_interrupt
         cbz     x4, 1f
         mrs     x9, spsr_el3
-        orr     x9, x9, #PSTATE_F
+        orr     x9, x9, #PSTATE_INTERRUPTS
         msr     spsr_el3, x9
 1:      cmp     x2, #LINES
         b.hs    request_done

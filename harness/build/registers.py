@@ -32,6 +32,10 @@ _SYSTEM = (
     "scr_el3"
 ).split()
 
+# The normal world's timers go on while the secure world runs, or their interrupts would not come then. The kernel has
+# another one, and EL1 lets nobody at S-EL0 read these (CNTKCTL_EL1).
+_NORMAL_TIMERS = ("cntp_ctl_el0", "cntp_cval_el0", "cntv_ctl_el0", "cntv_cval_el0")
+
 # Of EL2, which the normal world uses where it starts there, or where the switch is to save them
 _EL2 = (
     "hcr_el2 sctlr_el2 actlr_el2 cptr_el2 hstr_el2 hacr_el2 mdcr_el2 cnthctl_el2 cntvoff_el2 vpidr_el2 vmpidr_el2 "
@@ -83,7 +87,7 @@ def _system(config: MachineConfig | None) -> tuple[list[str], list[str]]:
     if normal.save_el2 or normal.level is Level.EL2:
         of_el2 = [*_EL2, *(_MAX_EL2 if _is_max(config) else ())]
     # SCR_EL3 says which world it is: the switch itself writes it.
-    return [*usual, *of_el2], ["scr_el3", *(() if normal.save_el2 else of_el2)]
+    return [*usual, *of_el2], ["scr_el3", *_NORMAL_TIMERS, *(() if normal.save_el2 else of_el2)]
 
 
 def bank(config: MachineConfig | None = None) -> tuple[BankRegister, ...]:

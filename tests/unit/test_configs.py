@@ -214,9 +214,9 @@ TRUSTED_OS = (CONFIG_DIRECTORY / "trusted-os.yaml").read_text()
         ),
         ("memory: {base: 0x40400000", "memory: {base: 0x40200000", "normal_world.memory", "it overlaps 'exchange'"),
         ("shared: {base: 0x40600000", "shared: {base: 0x405ff000", "normal_world.shared", "it overlaps 'memory'"),
-        ("[8, 9,", "[8, 9, 29,", "normal_world.interrupts[2]", "line 29 is the secure timer's"),
-        ("[8, 9,", "[8, 9, 8,", "normal_world.interrupts[2]", "line 8 is listed twice"),
-        ("[8, 9,", "[8, 256,", "normal_world.interrupts[1]", "less than 256"),
+        ("[0, 1,", "[0, 1, 29,", "normal_world.interrupts[2]", "line 29 is the secure timer's"),
+        ("[0, 1,", "[0, 1, 0,", "normal_world.interrupts[2]", "line 0 is listed twice"),
+        ("[0, 1,", "[0, 256,", "normal_world.interrupts[1]", "less than 256"),
         ("save_el2: false", "save_el3: false", "normal_world.save_el3", "did you mean 'save_el2'?"),
     ],
 )
