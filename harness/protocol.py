@@ -267,6 +267,8 @@ class PopulationKind(IntEnum):
 # What the root task tells the host before the first park. `object` indexes the population's objects
 # (harness.programs.population), or is NO_OBJECT.
 NO_OBJECT = 0xFFFF
+TRUSTED_OS = 0xFF
+"""In place of a victim's number: the range is part of the trusted OS."""
 POPULATION_ENTRY = _dtype(("address", "<u8"), ("size", "<u4"), ("kind", "u1"), ("victim", "u1"), ("object", "<u2"))
 POPULATION = _dtype(
     ("step", "<u8"),  # steps of the setup that are done; the last one that was begun if error is set
@@ -369,7 +371,7 @@ def header() -> str:
         "CALL_BYTES RESULT_REGISTERS SMC_LOG_ENTRIES RESTORE_RANGES CHANGED_PAGES CHANGED_WORDS "
         "EXCHANGE_COMMAND EXCHANGE_PROGRAM EXCHANGE_RESULTS EXCHANGE_DECODED FLASH_HEADER_OFFSET MESSAGE_OFFSET "
         "NORMAL_HEADER_OFFSET WORLDS_OFFSET "
-        "POPULATION_OFFSET MAXIMUM_POPULATION_ENTRIES NO_OBJECT"
+        "POPULATION_OFFSET MAXIMUM_POPULATION_ENTRIES NO_OBJECT TRUSTED_OS"
     ).split():
         define(f"BW_{name}", globals()[name])
     renamed = {"ParkStatus": "PARK", "CallState": "CALL", "BootStage": "STAGE", "PopulationKind": "KIND"}

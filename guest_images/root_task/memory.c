@@ -126,6 +126,17 @@ word allocate(word type, word bits, word non_secure, word slot, word count)
     return take(s, type, bits, slot, count);
 }
 
+/* Non-secure objects at a physical address, which has to be the next in its untyped */
+word allocate_at(word type, word address, word slot, word count)
+{
+    for (struct source *s = sources; s < sources + source_count; s++) {
+        word start = s->address + place(s, object_bits(type, 0));
+        if (!s->device && s->non_secure && start == address && s->address + (1ul << s->bits) > address)
+            return take(s, type, 0, slot, count);
+    }
+    stop(ERROR_ADDRESS, address);
+}
+
 word allocate_device(word type, word bits, word device, word slot)
 {
     word size_bits = object_bits(type, bits);

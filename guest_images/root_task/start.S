@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Entry of the root task: x0 is the address of the boot information. */
+#include "constants.h"
+
         .text
         .global _start
 _start:
@@ -17,6 +19,13 @@ _start:
 victim_image:
         .incbin "victim.bin"
 victim_image_end:
+#ifdef TRUSTED_OS_PAGES
+        .balign 8
+        .global trusted_os_image, trusted_os_image_end
+trusted_os_image:
+        .incbin "trusted_os.bin"
+trusted_os_image_end:
+#endif
 
         .bss
         .balign 16

@@ -8,8 +8,6 @@
 #define LARGE_WINDOW (SUPERVISOR_IMAGE + 0x400000ul)
 #define HUGE_WINDOW 0x40000000ul
 
-extern const byte victim_image[], victim_image_end[];
-
 static void map_exchange(void)
 {
     word address = allocate(OBJECT_PAGE_4K, 0, 1, V_EXCHANGE, EXCHANGE_PAGES);
@@ -30,13 +28,13 @@ void mark_frame(word frame, word type, word address)
     require(invoke(frame, ARMPageUnmap, 0, 0, 0, 0), frame);
 }
 
-/* Writes a page of the victims' image into a frame. */
-void fill_frame(word frame, word page)
+/* Writes a page of an image into a small frame. */
+void fill_frame(word frame, const byte *image, const byte *end)
 {
     map_frame(frame, V_VSPACE, WINDOW, 3, ATTRIBUTES_DATA);
-    const word *from = (const word *)(victim_image + page * BW_PAGE);
+    const word *from = (const word *)image;
     volatile word *to = (volatile word *)WINDOW;
-    for (word i = 0; i < BW_PAGE / sizeof(word) && (const byte *)(from + i) < victim_image_end; i++)
+    for (word i = 0; i < BW_PAGE / sizeof(word) && (const byte *)(from + i) < end; i++)
         to[i] = from[i];
     require(invoke(frame, ARMPageUnify_Instruction, 0, 0, 2, (word[]){0, BW_PAGE}), frame);
     require(invoke(frame, ARMPageUnmap, 0, 0, 0, 0), frame);
@@ -58,11 +56,17 @@ void supervisor_main(const seL4_BootInfo *info)
     report(EXCHANGE_ADDRESS, EXCHANGE_PAGES * BW_PAGE, BW_KIND_EXCHANGE, 0, BW_NO_OBJECT);
     memory_report();
     report_own_pages();
+#ifdef NORMAL_MEMORY
+    take_normal_memory();
+#endif
     begin(4);
     make_objects();
     begin(5);
     for (word v = 0; v < VICTIMS; v++)
         make_victim(v);
+#ifdef NORMAL_MEMORY
+    make_trusted_os();
+#endif
     begin(6);
     fill_slots();
     begin(7);
@@ -71,7 +75,7 @@ void supervisor_main(const seL4_BootInfo *info)
     start_victims();
     start_wardens();
 #ifdef NORMAL_MEMORY
-    start_dispatcher();
+    start_trusted_os();
 #endif
     begin(9);
     print("parking\n");

@@ -73,6 +73,10 @@ struct helper {
 };
 
 #include "population.h"
+#ifdef NORMAL_MEMORY
+#include "layout.h"
+#define NORMAL_FRAME (1ul << seL4_LargePageBits)
+#endif
 
 /* The supervisor's own capability space */
 enum {
@@ -92,9 +96,21 @@ enum {
     V_WARDEN_BUFFER,
     V_OTHER_DOMAIN,                /* the thread that ends the other domain's time */
 #ifdef NORMAL_MEMORY
-    V_DISPATCHER, /* of the Trusted OS: its thread, its IPC buffer, the notification by which the normal world gets its turn */
-    V_DISPATCHER_BUFFER,
-    V_DISPATCHER_TURN,
+    V_DISPATCHER_TURN, /* the trusted OS: what gives the normal world its turn (write only) */
+    V_DISPATCHER_EVENTS,
+    V_FOREIGN_SIGNAL,
+    V_FOREIGN_INTERRUPT,
+    V_TRUSTED_OS_CNODE,
+    V_TRUSTED_OS_VSPACE,
+    V_TRUSTED_OS_PUD,
+    V_TRUSTED_OS_PD,    /* of its image, and of the normal world's memory */
+    V_TRUSTED_OS_TABLE = V_TRUSTED_OS_PD + 2,    /* of its image, and of the shared pages */
+    V_TRUSTED_OS_THREAD = V_TRUSTED_OS_TABLE + 2, /* the dispatcher and those that serve its yielding calls */
+    V_TRUSTED_OS_RELEASE = V_TRUSTED_OS_THREAD + 1 + THREADS,
+    V_TRUSTED_OS_IMAGE = V_TRUSTED_OS_RELEASE + THREADS,
+    V_NORMAL_MEMORY = V_TRUSTED_OS_IMAGE + TRUSTED_OS_PAGES, /* 2 MiB frames, and 4 KiB frames that it shares */
+    V_NORMAL_SHARED = V_NORMAL_MEMORY + NORMAL_MEMORY_BYTES / NORMAL_FRAME,
+    V_NORMAL_END = V_NORMAL_SHARED + NORMAL_SHARED_BYTES / BW_PAGE - 1,
 #endif
     V_UNTYPED,                     /* boot untypeds in use */
     V_OBJECT = V_UNTYPED + 24,     /* the population's objects */
@@ -155,6 +171,7 @@ void memory_init(const seL4_BootInfo *info);
 void memory_report(void);
 void memory_own_space(const seL4_BootInfo *info);
 word allocate(word type, word bits, word non_secure, word slot, word count);
+word allocate_at(word type, word address, word slot, word count);
 word allocate_device(word type, word bits, word device, word slot);
 word object_bits(word type, word bits);
 
@@ -164,17 +181,18 @@ void set_priority(word tcb, word priority);
 /* supervisor.c */
 #define EXCHANGE_WINDOW (SUPERVISOR_IMAGE + 0x1e0000ul)
 #define WARDEN_BUFFER (SUPERVISOR_IMAGE + 0x1f1000ul)
-#define DISPATCHER_BUFFER (SUPERVISOR_IMAGE + 0x1f2000ul)
 void mark_frame(word frame, word type, word address);
-void fill_frame(word frame, word page);
+void fill_frame(word frame, const byte *image, const byte *end);
 
 /* warden.c */
 void find_own_pages(const seL4_BootInfo *info);
 void report_own_pages(void);
 void start_wardens(void);
 
-/* trusted_os/dispatcher.c */
-void start_dispatcher(void);
+/* trusted_os.c: only of configs with a normal world */
+void take_normal_memory(void);
+void make_trusted_os(void);
+void start_trusted_os(void);
 
 /* victims.c */
 void make_objects(void);

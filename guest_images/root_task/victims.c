@@ -7,6 +7,7 @@
 #define HELPER_PRIORITY 50ul
 #define SUPERVISOR_PRIORITY ((word)CONFIG_NUM_PRIORITIES - 1)
 
+extern const byte victim_image_end[];
 extern const word victim_image[]; /* begins with the table of entries */
 
 static const byte kind_of_type[] = {
@@ -112,7 +113,7 @@ void make_victim(word v)
 
     for (word i = 0; i < CODE_PAGES; i++) {
         make_frame(v, OWN_CODE + i, BW_KIND_CODE);
-        fill_frame(OWN(v, OWN_CODE + i), i);
+        fill_frame(OWN(v, OWN_CODE + i), (const byte *)victim_image + i * BW_PAGE, victim_image_end);
         map_frame(OWN(v, OWN_CODE + i), vspace, VICTIM_CODE + i * BW_PAGE, RIGHTS_READ, ATTRIBUTES_CODE);
     }
     make_frame(v, OWN_STATE, BW_KIND_STATE);

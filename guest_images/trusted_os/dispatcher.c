@@ -1,65 +1,103 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The dispatcher of the Trusted OS: a thread that gives the normal world its turn and takes its calls,
- * one at a time, each by an SMC that returns with the next one (Dispatcher in harness/protocol.py).
+ * The dispatcher: a thread that takes the normal world's calls from the monitor at EL3, one SMC for
+ * "that call is done, which is the next", and hands each to the interface of its owner.
+ *
+ * Its only notification gathers all that can happen meanwhile: a thread with a yielding call needs
+ * it, the normal world gets its turn in a program, an interrupt of the normal world is pending.
  */
-#include "supervisor.h"
+#include "dispatcher.h"
+#include "kernel.h"
+#include "protocol.h"
+#include "registry.h"
 
-#ifdef NORMAL_MEMORY
+static word happened; /* events that nobody has waited for yet */
 
-#define PRIORITY (NURSE_PRIORITY + 1)
-#define SMC_REGISTERS 8
-/* A yielding call of the OEM range: the normal world has nothing to do until it is its turn. */
-#define PASS_TURN 0x03000001
-#define NOT_SUPPORTED (~0ul)
-
-static word stack[256];
-static volatile word *buffer;
-
-/* x0-x7 in, x0-x7 out */
-static void call_el3(word x[SMC_REGISTERS])
+word wait_for_events(word wanted)
 {
-    struct message m = {.target = V_SMC, .info = INFO(ARMSMCCall, 0, SMC_REGISTERS), .mr = {x[0], x[1], x[2], x[3]}};
-    for (word i = 4; i < SMC_REGISTERS; i++)
-        buffer[IPC_MESSAGE + i] = x[i];
-    system_call((word)SysCall, &m);
-    for (word i = 0; i < SMC_REGISTERS; i++)
-        x[i] = i < 4 ? m.mr[i] : buffer[IPC_MESSAGE + i];
+    while (!(happened & wanted))
+        happened |= wait(SLOT_EVENTS);
+    word found = happened & wanted;
+    happened &= ~found;
+    return found;
 }
 
-static void dispatch(void)
+/* The normal world takes its interrupts as soon as it runs, so that a call ends what was told about them. */
+static void forget_foreign_interrupt(void)
 {
-    word x[SMC_REGISTERS] = {BW_DISPATCHER_READY};
+    happened |= poll(SLOT_EVENTS);
+    happened &= ~(word)EVENT_FOREIGN_INTERRUPT;
+}
+
+/* x0-x7, in and out */
+static void secure_monitor_call(word slot, word x[8])
+{
+    struct message m = {slot, INFO(ARMSMCCall, 0, 8), {x[0], x[1], x[2], x[3]}};
+    for (word i = 4; i < 8; i++)
+        ipc_buffer[IPC_MESSAGE + i] = x[i];
+    system_call((word)SysCall, &m);
+    for (word i = 0; i < 8; i++)
+        x[i] = i < 4 ? m.mr[i] : ipc_buffer[IPC_MESSAGE + i];
+}
+
+/* Tells the monitor what it waits for, and takes the normal world's next call. */
+static void next_call(word slot, word function, struct call *call)
+{
+    word x[8] = {function, call->results[0], call->results[1], call->results[2], call->results[3]};
+    secure_monitor_call(slot, x);
+    while (x[0] == BW_DISPATCHER_INTERRUPTED) { /* the kernel has served the interrupt by now */
+        for (word i = 1; i < 8; i++)
+            x[i] = 0;
+        x[0] = BW_DISPATCHER_RESUME;
+        secure_monitor_call(SLOT_RESUME, x);
+    }
+    call->function = (half)x[0];
+    call->client = x[7] & 0xffff;
+    for (word i = 0; i < 6; i++)
+        call->arguments[i] = (half)x[1 + i];
+    call->results[0] = CALL_NOT_SUPPORTED;
+    for (word i = 0; i < 3; i++)
+        call->results[1 + i] = call->arguments[i];
+}
+
+static word big_endian(const byte *bytes)
+{
+    return (word)bytes[0] << 24 | (word)bytes[1] << 16 | (word)bytes[2] << 8 | bytes[3];
+}
+
+/* The general queries are the same for all interfaces. Whether it was one. */
+static word answer_query(const struct tee *tee, struct call *call)
+{
+    if (call->function == FAST_CALL(tee->query_owner, QUERY_COUNT)) {
+        call->results[0] = tee->functions;
+    } else if (call->function == FAST_CALL(tee->query_owner, QUERY_UID)) {
+        for (word i = 0; i < 4; i++)
+            call->results[i] = big_endian(tee->uid.bytes + 4 * i);
+    } else if (call->function == FAST_CALL(tee->query_owner, QUERY_REVISION)) {
+        call->results[0] = tee->revision_major;
+        call->results[1] = tee->revision_minor;
+    } else {
+        return 0;
+    }
+    return 1;
+}
+
+static void serve(struct call *call)
+{
+    const struct tee *tee = find_tee(FUNCTION_OWNER(call->function));
+    if (!tee || call->function & FUNCTION_WIDE) /* nobody has functions with 64-bit arguments */
+        return;
+    if (!answer_query(tee, call))
+        tee->serve(call);
+}
+
+void dispatcher_main(void)
+{
+    struct call call = {0};
+    next_call(SLOT_READY, BW_DISPATCHER_READY, &call);
     for (;;) {
-        call_el3(x);
-        word function = x[0];
-        if (function == BW_DISPATCHER_INTERRUPTED) {
-            x[0] = BW_DISPATCHER_RESUME;
-            continue;
-        }
-        x[0] = BW_DISPATCHER_DONE;
-        x[1] = NOT_SUPPORTED;
-        if (function == PASS_TURN) {
-            struct message turn = {.target = V_DISPATCHER_TURN};
-            system_call((word)SysRecv, &turn);
-            x[1] = 0;
-        }
+        serve(&call);
+        forget_foreign_interrupt();
+        next_call(SLOT_DONE, BW_DISPATCHER_DONE, &call);
     }
 }
-
-void start_dispatcher(void)
-{
-    make_thread(V_DISPATCHER);
-    word notification = allocate(OBJECT_NOTIFICATION, 0, 0, V_DISPATCHER_TURN, 1);
-    report(notification, 1ul << seL4_NotificationBits, BW_KIND_NOTIFICATION, 0, BW_NO_OBJECT);
-    word frame = allocate(OBJECT_PAGE_4K, 0, 0, V_DISPATCHER_BUFFER, 1);
-    report(frame, BW_PAGE, BW_KIND_SUPERVISOR, 0, BW_NO_OBJECT);
-    map_frame(V_DISPATCHER_BUFFER, V_VSPACE, DISPATCHER_BUFFER, 3, ATTRIBUTES_DATA);
-    buffer = (volatile word *)DISPATCHER_BUFFER;
-    word caps[] = {V_SELF, V_VSPACE, V_DISPATCHER_BUFFER};
-    word values[] = {0, PRIORITY << 8 | PRIORITY, 0, 0, DISPATCHER_BUFFER};
-    require(invoke(V_DISPATCHER, TCBConfigure, 3, caps, 5, values), V_DISPATCHER);
-    set_registers(V_DISPATCHER, 1, (word)dispatch, (word)(stack + 256), 0);
-}
-
-#endif

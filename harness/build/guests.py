@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Builds the root task: tables generated from the kernel's interface and the population, then C."""
+"""Builds the root task and the trusted OS: tables generated from the kernel's interface and the population, then C."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import protocol
 from harness.build.artefacts import PROJECT
 from harness.build.cache import publish
+from harness.build.firmware import machine_header
 from harness.build.guest_tables import constants_header, label_checks, population_header, tables_header
 from harness.build.kernel import KernelBuild
 from harness.configs import MachineConfig
 from harness.errors import BuildFailure
+from harness.kernel_state.elf import Elf
 from harness.packages import tool
 from harness.programs.descriptions import all_calls
 from harness.programs.interfaces import INTERFACE_FILE, Interface
@@ -32,17 +35,21 @@ _COMPILE = (
 _LINK = ("-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--fatal-warnings", "-Wl,--no-warn-rwx-segments")
 _SUFFIXES = (".S", ".c", ".h", ".lds")
 _VICTIM = ("victim_entry.S", "victim.c", "decoder.c")
-_SUPERVISOR = ("start.S", "supervisor.c", "memory.c", "invoke.c", "victims.c", "warden.c", "dispatcher.c")
+_SUPERVISOR = ("start.S", "supervisor.c", "memory.c", "invoke.c", "victims.c", "warden.c")
+_OF_NORMAL_WORLD = ("trusted_os.c",)
+"""Sources of the root task where a config has a normal world: then there is a trusted OS, too."""
 
 
 @dataclass(frozen=True)
 class GuestBuild:
-    """The root task with the victims' image inside it; `interface.json` lies beside it."""
+    """The root task with the images of victims and trusted OS inside it; `interface.json` lies beside it."""
 
     root_task_elf: Path
     victim_elf: Path
     hash: str
     """SHA-256 of everything it was built from."""
+    trusted_os_elf: Path | None = None
+    """Where the config has a normal world."""
 
 
 def configuration_macros(kernel: KernelBuild) -> dict[str, int]:
@@ -72,25 +79,35 @@ def build_root_task(config: MachineConfig, kernel: KernelBuild, population: Popu
         "label_checks.c": label_checks(interface, labels),
         INTERFACE_FILE: json.dumps(interface.to_data(), indent=1) + "\n",
     }
-    directories = (SOURCES, TRUSTED_OS)
+    directories = [SOURCES]
+    if config.normal_world is not None:
+        headers["machine.h"] = machine_header(config)
+        directories.append(TRUSTED_OS)
     sources = [path for directory in directories for path in sorted(directory.iterdir()) if path.suffix in _SUFFIXES]
     version = _run([compiler, "--version"], SOURCES)
     digest = hashlib.sha256(repr((_COMPILE, _LINK, version, headers, kernel.hash, kernel.release)).encode())
     for path in sources:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     key = digest.hexdigest()
-    directory = publish(f"root-task-{key[:32]}", lambda work: _build(compiler, kernel, interface, headers, work))
-    return GuestBuild(directory / "root_task.elf", directory / "victim.elf", key)
+    trusted_os = config.normal_world is not None
+    directory = publish(
+        f"root-task-{key[:32]}", lambda work: _build(compiler, kernel, interface, headers, work, trusted_os=trusted_os)
+    )
+    return GuestBuild(
+        directory / "root_task.elf", directory / "victim.elf", key, directory / "trusted_os.elf" if trusted_os else None
+    )
 
 
-def _build(compiler: str, kernel: KernelBuild, interface: Interface, headers: dict[str, str], work: Path) -> None:
-    """Leave root_task.elf, victim.elf, the interface and the generated headers in `work`."""
+def _build(
+    compiler: str, kernel: KernelBuild, interface: Interface, headers: dict[str, str], work: Path, *, trusted_os: bool
+) -> None:
+    """Leave root_task.elf, victim.elf, trusted_os.elf, the interface and the generated headers in `work`."""
     for name, text in headers.items():
         (work / name).write_text(text)
     libsel4 = kernel.source / "libsel4"
     include = [
-        work, SOURCES.relative_to(PROJECT), kernel.generated, libsel4 / "include", libsel4 / "arch_include/arm",
-        libsel4 / "sel4_arch_include/aarch64",
+        work, SOURCES.relative_to(PROJECT), TRUSTED_OS.relative_to(PROJECT), kernel.generated, libsel4 / "include",
+        libsel4 / "arch_include/arm", libsel4 / "sel4_arch_include/aarch64",
     ]  # fmt: skip
     addresses = interface.population.addresses
     # Debug information names files as they lie in the project, so that gdb finds them from there.
@@ -98,31 +115,47 @@ def _build(compiler: str, kernel: KernelBuild, interface: Interface, headers: di
     maps += [f"-ffile-prefix-map={kernel.source.parent}=kernel"]
     compile_ = [compiler, *_COMPILE, *maps, *(f"-I{path}" for path in include), "-DHAVE_AUTOCONF"]
 
-    def objects(sources: tuple[str, ...]) -> list[str]:
+    def objects(sources: Sequence[str], directory: Path = SOURCES) -> list[str]:
         made = []
         for source in sources:
-            output = work / f"{source.replace('.', '_')}.o"
-            found = [directory / source for directory in (SOURCES, TRUSTED_OS) if (directory / source).is_file()]
-            name = str(found[0].relative_to(PROJECT)) if found else str(work / source)
+            output = work / f"{directory.name}_{source.replace('.', '_')}.o"
+            path = directory / source
+            name = str(path.relative_to(PROJECT)) if path.is_file() else str(work / source)
             _run([*compile_, "-o", str(output), name], PROJECT)
             made.append(output.name)
         return made
 
-    def link(name: str, script: str, symbol: str, address: int, parts: list[str]) -> None:
+    def link(name: str, script: Path, symbol: str, address: int, parts: list[str]) -> None:
         defines = [f"-Wl,--defsym={symbol}={address:#x}"]
-        _run([compiler, *_LINK, "-T", str(SOURCES / script), *defines, "-o", name, *parts], work)
+        _run([compiler, *_LINK, "-T", str(script), *defines, "-o", name, *parts], work)
 
-    link("victim.elf", "victim.lds", "VICTIM_CODE", addresses.code, objects(_VICTIM))
-    objcopy = tool("aarch64-linux-gnu-objcopy", "it makes the victims' image")
-    _run([objcopy, "-O", "binary", "victim.elf", "victim.bin"], work)
-    size = (work / "victim.bin").stat().st_size
+    def image(name: str) -> int:
+        """Make NAME.bin of NAME.elf, as the root task contains it; its size in bytes."""
+        _run([objcopy, "-O", "binary", f"{name}.elf", f"{name}.bin"], work)
+        return (work / f"{name}.bin").stat().st_size
+
+    objcopy = tool("aarch64-linux-gnu-objcopy", "it makes the images that the root task contains")
+    link("victim.elf", SOURCES / "victim.lds", "VICTIM_CODE", addresses.code, objects(_VICTIM))
+    size = image("victim")
     pages = -(-size // protocol.PAGE)
     if addresses.code + pages * protocol.PAGE > addresses.state:
         raise BuildFailure(f"the victims' image has {size} bytes: it does not fit below the state page")
     with (work / "constants.h").open("a") as file:
         file.write(f"#define CODE_PAGES {pages}\n")
-    parts = objects((*_SUPERVISOR, "label_checks.c"))
-    link("root_task.elf", "supervisor.lds", "SUPERVISOR_IMAGE", addresses.supervisor, parts)
+    parts = list(_SUPERVISOR)
+    if trusted_os:
+        parts += _OF_NORMAL_WORLD
+        sources = sorted(path.name for path in TRUSTED_OS.iterdir() if path.suffix in (".S", ".c"))
+        script = TRUSTED_OS / "trusted_os.lds"
+        link("trusted_os.elf", script, "TRUSTED_OS_IMAGE", addresses.code, objects(sources, TRUSTED_OS))
+        image("trusted_os")
+        pages = (Elf(work / "trusted_os.elf").symbols["writable_end"].address - addresses.code) // protocol.PAGE
+        with (work / "constants.h").open("a") as file:
+            file.write(f"#define TRUSTED_OS_IMAGE {addresses.code:#x}\n#define TRUSTED_OS_PAGES {pages}\n")
+    link(
+        "root_task.elf", SOURCES / "supervisor.lds", "SUPERVISOR_IMAGE", addresses.supervisor,
+        objects((*parts, "label_checks.c")),
+    )  # fmt: skip
     for path in work.glob("*.o"):
         path.unlink()
 

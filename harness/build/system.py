@@ -76,4 +76,5 @@ def build(
         extra_patches=tuple(extra_patches),
         own=own,
         normal_world_elf=normal_world,
+        trusted_os_elf=guests.trusted_os_elf,
     )

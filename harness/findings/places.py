@@ -12,7 +12,7 @@ from harness import protocol
 from harness.errors import BothworldsError
 from harness.kernel_state.layout import Layout
 from harness.programs.population import Population, ReportedRange, read_report
-from harness.protocol import PopulationKind
+from harness.protocol import TRUSTED_OS, PopulationKind
 
 if TYPE_CHECKING:
     from harness.configs import MachineConfig
@@ -80,6 +80,9 @@ class Places:
     def _in_range(self, entry: ReportedRange, address: int) -> str:
         if entry.object is not None:
             return f"'{entry.object}'"
+        if entry.victim == TRUSTED_OS:
+            own = "data" if entry.kind is PopulationKind.SUPERVISOR else _NAMES.get(entry.kind, "memory")
+            return f"{own} of the trusted OS"
         victim = self.population.victims[entry.victim].name if entry.victim < len(self.population.victims) else "?"
         if entry.kind is PopulationKind.CNODE:
             number = (address - entry.address) // self.layout.slot_bytes

@@ -10,7 +10,7 @@ from harness.errors import BothworldsError
 from harness.kernel_state.memory import read_optional
 from harness.kernel_state.state import KernelState
 from harness.programs.population import Population, ReportedRange, read_report
-from harness.protocol import PAGE, PopulationKind
+from harness.protocol import PAGE, TRUSTED_OS, PopulationKind
 
 _CHILD = "child of:"
 """How the kernel names threads that nobody named."""
@@ -24,6 +24,17 @@ _OWN = {
     PopulationKind.STATE: ("state",),
 }
 """What a victim has of each kind, in the order in which the supervisor reports it."""
+
+
+_OF_TRUSTED_OS = {
+    PopulationKind.CNODE: ("CNode",),
+    PopulationKind.TCB: ("dispatcher", "thread 0", "thread 1", "thread 2"),
+    PopulationKind.PAGE_TABLE: ("vspace", "upper directory", "directories", "tables"),
+    PopulationKind.NOTIFICATION: ("events", "releases of threads"),
+    PopulationKind.CODE: ("code",),
+    PopulationKind.SUPERVISOR: ("data",),
+}
+"""What the trusted OS has, in the same way."""
 
 
 @cache
@@ -89,6 +100,13 @@ def _name_all(reported: list[ReportedRange], population: Population, objects: di
         if entry.object is not None:
             objects[entry.address] = entry.object
             populated = True
+            continue
+        if entry.victim == TRUSTED_OS:
+            parts = _OF_TRUSTED_OS.get(entry.kind, ())
+            index = counts.get((entry.kind, TRUSTED_OS), 0)
+            counts[entry.kind, TRUSTED_OS] = index + 1
+            if index < len(parts):
+                objects[entry.address] = f"trusted OS's {parts[index]}"
             continue
         own = _OWN.get(entry.kind)
         if own is None or not populated or entry.victim >= len(population.victims):
