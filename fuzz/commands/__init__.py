@@ -8,10 +8,11 @@ import typer
 from fuzz.commands.bench import bench
 from fuzz.commands.corpus import corpus_app
 from fuzz.commands.fuzz import fuzz
+from fuzz.commands.mutants import mutants
 from fuzz.commands.nightly import nightly
 from fuzz.commands.planted import planted
 
 app = typer.Typer()
-for command in (fuzz, nightly, planted, bench):
+for command in (fuzz, nightly, planted, mutants, bench):
     app.command()(command)
 app.add_typer(corpus_app, name="corpus")

@@ -37,7 +37,7 @@ class Damage:
 
     def mend(self) -> None:
         """Remove it; a damaged directory is made again when it is next needed. Raises OutputError."""
-        _discard(self.path)
+        discard(self.path)
 
 
 def publish(name: str, fill: Callable[[Path], None]) -> Path:
@@ -51,7 +51,7 @@ def publish(name: str, fill: Callable[[Path], None]) -> Path:
     if final.is_dir():
         if not damage_of(final):
             return final
-        _discard(final)
+        discard(final)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         directory = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=final.parent))
@@ -135,8 +135,8 @@ def _seal(directory: Path) -> None:
         raise OutputError(f"cannot write the build cache {directory} ({error.strerror}); {_REMEDY}") from error
 
 
-def _discard(directory: Path) -> None:
-    """Remove a directory so that nobody ever sees it half removed."""
+def discard(directory: Path) -> None:
+    """Remove a directory of the cache so that nobody ever sees it half removed. Raises OutputError."""
     try:
         aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=directory.parent))
         with contextlib.suppress(FileNotFoundError):  # another process was faster

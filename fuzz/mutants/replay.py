@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Programs that everybody has, run once and judged strictly: every invariant, outcomes and answers after each.
+
+These are the examples, the programs that show planted bugs, and whatever corpus is given. What they show on a
+mutant is what a night would show first, which begins with what earlier nights have collected.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from fuzz.corpus import read_for
+from harness.build.artefacts import PROJECT
+from harness.build.planted import PLANTED
+from harness.errors import InputError, MachineError, ProgramError
+from harness.execution.executor import Executor
+from harness.findings.judge import HANGS, Judge
+from harness.findings.signature import Symptom
+from harness.programs.interfaces import Interface
+from harness.programs.program import Program
+
+EXAMPLES = PROJECT / "examples"
+COLLECTIONS = (PROJECT / "tests" / "system" / "legal_states.yaml",)
+"""Files that hold many programs, by name."""
+AT_START = "the machine as it parks"
+"""What stands for a program where the snapshot itself is judged."""
+LOSSES = 3
+"""Machines that may be lost on a mutant before it is given up: it wears QEMU out."""
+FURTHER_SECONDS = 8.0
+"""After the first that something was noticed: other oracles may notice it too, and that is of interest."""
+
+
+@dataclass
+class Replay:
+    """What a set of programs has shown; `oracles` in the order in which they noticed something.
+
+    `detail` says what the first of them noticed, `program` its name; `seconds` and `executions` count until then, or
+    are those of the whole replay.
+    """
+
+    oracles: list[str] = field(default_factory=list)
+    detail: str = ""
+    program: str = ""
+    seconds: float = 0.0
+    executions: int = 0
+
+    @property
+    def found(self) -> bool:
+        """Whether anything was noticed."""
+        return bool(self.oracles)
+
+
+def known_programs(interface: Interface) -> dict[str, bytes]:
+    """The programs that come with the project, in bytes, by name; InputError for one that cannot be read."""
+    programs = {}
+    for path in [*sorted(EXAMPLES.glob("*.yaml")), *sorted(PLANTED.glob("*.yaml"))]:
+        programs[path.stem] = Program.load(path, interface).to_bytes()
+    for path in COLLECTIONS:
+        for name, calls in yaml.safe_load(path.read_text()).items() if path.is_file() else ():
+            try:
+                programs[name] = Program.from_yaml(yaml.safe_dump({"calls": calls}), interface).to_bytes()
+            except ProgramError as error:
+                raise InputError(f"{path}: '{name}': {error}") from error
+    return programs
+
+
+def corpus_programs(corpora: Sequence[Path], interface: Interface) -> dict[str, bytes]:
+    """The programs of corpora, the short ones first; InputError where one cannot be read."""
+    programs = {program for corpus in corpora for program in read_for(corpus, interface).programs}
+    ordered = sorted(programs, key=lambda program: (len(program), program))
+    return {f"corpus program {number}": program for number, program in enumerate(ordered)}
+
+
+def replay(
+    executor: Executor, judge: Judge, programs: Mapping[str, bytes], deadline: float, *, start: bool = False
+) -> Replay:
+    """Run and judge programs until `deadline` (monotonic), or some seconds after the first that shows something.
+
+    With `start` the machine as it parks is judged first. Raises MachineError if machines keep being lost.
+    """
+    found = Replay()
+    begun = time.monotonic()
+    losses = 0
+    jobs: list[tuple[str, bytes | None]] = [(AT_START, None)] if start else []
+    for name, program in [*jobs, *programs.items()]:
+        if time.monotonic() > deadline:
+            break
+        symptoms: Sequence[Symptom] = ()
+        try:
+            symptoms = _symptoms(judge, program)
+            if symptoms and symptoms[0].kind in HANGS:
+                symptoms = _symptoms(judge, program)  # once is chance: the host may have been slow
+        except MachineError:
+            losses += 1
+            if losses > LOSSES:
+                raise
+            executor.replace("the machine was lost")
+        found.executions += not found.found
+        if symptoms and not found.found:
+            found.detail, found.program, found.seconds = symptoms[0].message, name, time.monotonic() - begun
+            deadline = min(deadline, time.monotonic() + FURTHER_SECONDS)
+        found.oracles += [name for name in dict.fromkeys(one.name for one in symptoms) if name not in found.oracles]
+    if not found.found:
+        found.seconds = time.monotonic() - begun
+    return found
+
+
+def _symptoms(judge: Judge, program: bytes | None) -> Sequence[Symptom]:
+    return (judge.judge_start() if program is None else judge.judge(program)).symptoms
