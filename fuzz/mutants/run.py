@@ -207,30 +207,50 @@ def _fuzz(
     for program in {*basis.known.values(), *basis.corpus.values()}:
         add_program(directory / CORPUS, program)
 
-    def ends(_: Campaign, finding: FindingSummary) -> bool:
-        return _says_something(finding)
+    with ExitStack() as stack:
+        unchanged = _Unchanged(basis.artefacts, stack)
 
-    campaign = run_campaign(
-        CampaignSettings(artefacts, directory, seconds=seconds, workers=1, seed=settings.seed),
-        until=ends,
-    )
-    if campaign.interrupted:
-        raise KeyboardInterrupt
-    found = sorted(
-        (finding for finding in campaign.findings.values() if _says_something(finding)),
-        key=lambda finding: finding.first_seen_seconds,
-    )
+        def ends(_: Campaign, finding: FindingSummary) -> bool:
+            return _says_something(finding) and not unchanged.shows(finding)
+
+        campaign = run_campaign(
+            CampaignSettings(artefacts, directory, seconds=seconds, workers=1, seed=settings.seed), until=ends
+        )
+        if campaign.interrupted:
+            raise KeyboardInterrupt
+        found = [finding for finding in campaign.findings.values() if ends(campaign, finding)]
     if not found:
         result.executions += campaign.totals.executions
         result.seconds += campaign.seconds
+        result.detail = "; ".join(f"without it too: {signature}" for signature in campaign.findings)
         return
-    oracles = [found[0].invariant or found[0].kind]
+    first = min(found, key=lambda finding: finding.first_seen_seconds)
+    oracles = [first.invariant or first.kind]
     for finding in found:
         oracles += sorted({finding.invariant or finding.kind, *names_shown(finding.path)} - {HARNESS_DEFECT})
-    result.executions += found[0].first_seen_executions
-    result.seconds += found[0].first_seen_seconds
-    result.detail = found[0].signature
+    result.executions += first.first_seen_executions
+    result.seconds += first.first_seen_seconds
+    result.detail = first.signature
     _killed(result, Stage.FUZZ, oracles)
+
+
+class _Unchanged:
+    """The kernel without a mutation: what it shows too is no merit of the mutant's. It boots when it is asked first."""
+
+    def __init__(self, artefacts: Artefacts, stack: ExitStack) -> None:
+        self._artefacts = artefacts
+        self._stack = stack
+        self._judge: Judge | None = None
+        self._known: dict[str, bool] = {}
+
+    def shows(self, finding: FindingSummary) -> bool:
+        """Whether the program of a finding shows the same on it."""
+        if finding.signature not in self._known:
+            if self._judge is None:
+                self._judge = Judge.of(self._stack.enter_context(Executor(self._artefacts, coverage=False)))
+            names = {symptom.name for symptom in self._judge.judge(finding.program).symptoms}
+            self._known[finding.signature] = (finding.invariant or finding.kind) in names
+        return self._known[finding.signature]
 
 
 def _says_something(finding: FindingSummary) -> bool:

@@ -87,9 +87,13 @@ nurse:
         helper  helper_call, SYSTEM_CALL_CALL, 1
         helper  helper_receive, SYSTEM_CALL_RECV, 0
 
-/* Each is blocked at its fault handler; whoever answers lets it fault again. x0: address */
+/*
+ * Each is blocked at its fault handler; whoever answers lets it fault again. A program may have mapped
+ * the address meanwhile: then it faults in another way. x0: address
+ */
 helper_vm_fault:
         ldr     x1, [x0]
+        brk     #0
         b       helper_vm_fault
 helper_unknown_syscall:
         mov     x7, #1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A few mutants of the kernel: one that is noticed at once, one with the kernel's own code, one that nothing notices."""
+"""A few mutants of the kernel: one is noticed at once, one has the kernel's own code, one is not noticed."""
 
 from __future__ import annotations
 
