@@ -77,7 +77,8 @@ class _Job:
         self.number = number
         self.core = core
         self._mutant = mutant
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])  # hundreds of processes: each would take a second to import all
         self.pipe, remote = context.Pipe(duplex=False)
         # Not a daemon: campaigns start processes of their own.
         self._process = context.Process(target=_judge, args=(mutant, basis, settings, core, remote))

@@ -85,8 +85,10 @@ def build_root_task(config: MachineConfig, kernel: KernelBuild, population: Popu
         directories.append(TRUSTED_OS)
     sources = [path for directory in directories for path in sorted(directory.iterdir()) if path.suffix in _SUFFIXES]
     version = _run([compiler, "--version"], SOURCES)
-    digest = hashlib.sha256(repr((_COMPILE, _LINK, version, headers, kernel.hash, kernel.release)).encode())
-    for path in sources:
+    digest = hashlib.sha256(repr((_COMPILE, _LINK, version, headers, kernel.release)).encode())
+    # Of the kernel, what is included: most changes of its code leave that as it is.
+    included = [path for top in _includes(kernel) for path in sorted(top.rglob("*.h"))]
+    for path in [*sources, *included]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     key = digest.hexdigest()
     trusted_os = config.normal_world is not None
@@ -98,17 +100,24 @@ def build_root_task(config: MachineConfig, kernel: KernelBuild, population: Popu
     )
 
 
+def _includes(kernel: KernelBuild) -> list[Path]:
+    """Directories of the kernel's headers that guests include."""
+    libsel4 = kernel.source / "libsel4"
+    return [
+        kernel.generated,
+        libsel4 / "include",
+        libsel4 / "arch_include/arm",
+        libsel4 / "sel4_arch_include/aarch64",
+    ]
+
+
 def _build(
     compiler: str, kernel: KernelBuild, interface: Interface, headers: dict[str, str], work: Path, *, trusted_os: bool
 ) -> None:
     """Leave root_task.elf, victim.elf, trusted_os.elf, the interface and the generated headers in `work`."""
     for name, text in headers.items():
         (work / name).write_text(text)
-    libsel4 = kernel.source / "libsel4"
-    include = [
-        work, SOURCES.relative_to(PROJECT), TRUSTED_OS.relative_to(PROJECT), kernel.generated, libsel4 / "include",
-        libsel4 / "arch_include/arm", libsel4 / "sel4_arch_include/aarch64",
-    ]  # fmt: skip
+    include = [work, SOURCES.relative_to(PROJECT), TRUSTED_OS.relative_to(PROJECT), *_includes(kernel)]
     addresses = interface.population.addresses
     # Debug information names files as they lie in the project, so that gdb finds them from there.
     maps = [f"-ffile-prefix-map={PROJECT}=.", f"-ffile-prefix-map={work}=generated"]
