@@ -228,9 +228,14 @@ EXCHANGE = _dtype(
     ("repetition", "<u8"),  # victims: the repetition that runs now
     ("begun", "<u8"),  # victims: calls begun over all repetitions
     ("domains", "<u8"),  # victims: 1 once a thread may have been given a domain
-    # By victim: 1 + the index of the call that it performs, or 0; the interrupt that waits for its next system call
+    # By performer: 1 + the index of the call that it performs, or 0; the interrupt that waits for its next system call
     ("performing", "<u8", (MAXIMUM_VICTIMS,)),
     ("interrupt", "<u8", (MAXIMUM_VICTIMS,)),
+    # The normal world: when the Trusted OS has read a page so often, so many bytes there change (the plugin's work)
+    ("change_reads", "<u8"),
+    ("change_address", "<u8"),
+    ("change_bytes", "<u8"),
+    ("change_value", "<u8"),
 )
 
 POPULATION_OFFSET = 0x400
@@ -298,6 +303,19 @@ RESULT = _dtype(
     ("badge", "<u8"),
     ("mr", "<u8", (RESULT_REGISTERS,)),
     ("reserved", "<u8", (4,)),
+)
+
+# What the normal world's program keeps in its own memory (symbols `message_log`, `message_log_count`) of each call that
+# brings the Trusted OS a message, or resumes one: the message as shared memory held it before and after the SMC.
+MESSAGE_LOG_ENTRIES = 32
+LOGGED_MESSAGE_BYTES = 224
+NORMAL_MESSAGE_LOG = _dtype(
+    ("call", "<u8"),  # its index in the program
+    ("client", "<u8"),  # x7
+    ("address", "<u8"),  # physical, of the message; outside of shared memory nothing is logged of it
+    ("answer", "<u8"),  # x0 afterwards
+    ("before", "u1", (LOGGED_MESSAGE_BYTES,)),
+    ("after", "u1", (LOGGED_MESSAGE_BYTES,)),
 )
 
 # The control file of the plugin.
@@ -371,7 +389,8 @@ def header() -> str:
         "CALL_BYTES RESULT_REGISTERS SMC_LOG_ENTRIES RESTORE_RANGES CHANGED_PAGES CHANGED_WORDS "
         "EXCHANGE_COMMAND EXCHANGE_PROGRAM EXCHANGE_RESULTS EXCHANGE_DECODED FLASH_HEADER_OFFSET MESSAGE_OFFSET "
         "NORMAL_HEADER_OFFSET WORLDS_OFFSET "
-        "POPULATION_OFFSET MAXIMUM_POPULATION_ENTRIES NO_OBJECT TRUSTED_OS"
+        "POPULATION_OFFSET MAXIMUM_POPULATION_ENTRIES NO_OBJECT TRUSTED_OS "
+        "MESSAGE_LOG_ENTRIES LOGGED_MESSAGE_BYTES"
     ).split():
         define(f"BW_{name}", globals()[name])
     renamed = {"ParkStatus": "PARK", "CallState": "CALL", "BootStage": "STAGE", "PopulationKind": "KIND"}
@@ -392,7 +411,9 @@ def header() -> str:
         prefix = prefix or enumeration.__name__.upper()
         for member in enumeration:
             define(f"BW_{prefix}_{member.name}", int(member))
-    dtypes = "REPORT SMC_LOG MESSAGE EXCHANGE RESULT DECODED POPULATION POPULATION_ENTRY CONTROL RANGE"
+    dtypes = (
+        "REPORT SMC_LOG MESSAGE EXCHANGE RESULT DECODED POPULATION POPULATION_ENTRY CONTROL RANGE NORMAL_MESSAGE_LOG"
+    )
     for name in [*dtypes.split(), "WORLDS", "FLASH_HEADER", "FLASH_IMAGE", "NORMAL_HEADER"]:
         dtype: np.dtype[np.void] = globals()[name]
         assert dtype.fields is not None

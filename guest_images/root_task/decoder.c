@@ -7,14 +7,21 @@ static const byte *record(const byte *program, word index)
     return program + index * BW_CALL_BYTES;
 }
 
+/* Its offset is a multiple of four bytes, and all memory is device memory while the MMU is off. */
 static word raw_value(const byte *row)
 {
-    return *(const word *)(row + RAW_OFFSET);
+    const half *halves = (const half *)(row + RAW_OFFSET);
+    return halves[0] | (word)halves[1] << 32;
 }
 
-word record_victim(const byte *program, word index)
+word performer_of(const byte *program, word index)
 {
-    return record(program, index)[1] % VICTIMS;
+    const byte *row = record(program, index);
+#ifdef NORMAL_WORLD
+    if (row[0] % CALL_TYPES >= FIRST_NORMAL_CALL)
+        return NORMAL_WORLD;
+#endif
+    return row[1] % VICTIMS;
 }
 
 static word slot_value(const byte *program, word index, word offset)
@@ -101,7 +108,7 @@ void write_decoded(const byte *program, word index, byte *entry)
     for (word i = 0; i < type->caps; i++)
         digest = (digest ^ d.caps[i]) * 0x100000001b3ul;
     *(unsigned short *)(entry + BW_DECODED_CALL) = (unsigned short)(type - call_types);
-    *(unsigned short *)(entry + BW_DECODED_VICTIM) = (unsigned short)record_victim(program, index);
+    *(unsigned short *)(entry + BW_DECODED_VICTIM) = (unsigned short)performer_of(program, index);
     *(half *)(entry + BW_DECODED_SYSCALL) = (half)type->system_call;
     *(word *)(entry + BW_DECODED_TARGET) = d.target;
     *(word *)(entry + BW_DECODED_INFO) = d.info;

@@ -17,6 +17,16 @@ enum action {
     ACTION_UNKNOWN,
     ACTION_FLOATING_POINT,
     ACTION_INTERRUPT,
+    /* of the normal world */
+    ACTION_NORMAL_SMC,
+    ACTION_NORMAL_REGISTER,
+    ACTION_NORMAL_LOAD,
+    ACTION_NORMAL_STORE,
+    ACTION_NORMAL_WRITE,
+    ACTION_NORMAL_MESSAGE,
+    ACTION_NORMAL_PARAMETER,
+    ACTION_NORMAL_INTERRUPT,
+    ACTION_NORMAL_CHANGE,
 };
 enum place { PLACE_WORD, PLACE_CAP, PLACE_INFO };
 #define KIND_SLOT 0xff
@@ -66,5 +76,6 @@ struct decoded {
 };
 
 void decode(const byte *program, word index, struct decoded *out);
-word record_victim(const byte *program, word index);
+/* Who makes the call: the number of a victim, or NORMAL_WORLD */
+word performer_of(const byte *program, word index);
 void write_decoded(const byte *program, word index, byte *entry);

@@ -198,6 +198,7 @@ void start_trusted_os(void);
 void make_objects(void);
 void make_thread(word slot);
 void make_victim(word victim);
+word turn_of(word performer);
 void fill_slots(void);
 void start_helpers(void);
 void start_victims(void);

@@ -4,43 +4,47 @@
  * call does to the victim itself (it blocks, or loses its spaces) is an ordinary result: the other
  * victims go on. When it faults, its nurse lets it go on behind the call (victim_entry.S).
  *
- * Turns: whoever finds that the next call is another victim's signals that one's notification and
- * waits at its own. Priorities do not matter, and if the other one cannot take its turn, everybody
- * waits and the warden (warden.c) takes care of it.
+ * Turns (turns.c) are passed by notifications: each victim waits at its own, and signals those of the
+ * others. Priorities do not matter, and if the other one cannot take its turn, everybody waits and
+ * the warden (warden.c) takes care of it.
  *
  * All victims run this image, each in its own spaces. It has no writable data: what it needs lies
  * in registers, on the stack, and in the exchange area.
  */
-#include "decoder.h"
-#include "protocol.h"
+#include "turns.h"
 #include "system_call.h"
 
-#define COMMAND_PAGE(field) (*(volatile word *)(VICTIM_EXCHANGE + BW_EXCHANGE_COMMAND + (field)))
-#define PROGRAM ((const byte *)VICTIM_EXCHANGE + BW_EXCHANGE_PROGRAM)
 #define IPC_BUFFER ((volatile word *)VICTIM_STATE)
-/* 1 + the index of the call being performed, or 0 */
-#define PERFORMING(victim) COMMAND_PAGE(BW_EXCHANGE_PERFORMING + (victim) * sizeof(word))
 /* Line and count of an interrupt that waits for the victim's next system call, or 0 */
 #define WAITING_INTERRUPT(victim) COMMAND_PAGE(BW_EXCHANGE_INTERRUPT + (victim) * sizeof(word))
 #define INTERRUPT_COUNT_SHIFT 16
-
-static const byte priorities[] = {VICTIM_PRIORITIES};
 
 static word ask(word request, word a, word b, word c)
 {
     return ask_el3(COMMAND_PAGE(BW_EXCHANGE_NONCE), request, a, b, c);
 }
 
-static void pass_turn(word victim)
+void pass_turn(word performer)
 {
-    struct message m = {.target = FIRST_TURN_SLOT + victim};
+    struct message m = {.target = FIRST_TURN_SLOT + performer};
     system_call((word)SYSTEM_CALL_NBSEND, &m);
 }
 
-static void wait_for_turn(word self)
+void wait_for_turn(word self)
 {
     struct message m = {.target = FIRST_TURN_SLOT + self};
     system_call((word)SYSTEM_CALL_RECV, &m);
+}
+
+void let_others_run(void)
+{
+    struct message m = {0};
+    system_call((word)SYSTEM_CALL_YIELD, &m);
+}
+
+void end_program(void)
+{
+    wait_for_host(COMMAND_PAGE(BW_EXCHANGE_NONCE));
 }
 
 static word within(word address, word start, word end)
@@ -123,7 +127,7 @@ static void perform_system_call(word number, struct message *m, word self)
 }
 
 /* Performs one call and leaves what it answered in the result. */
-static void perform(const struct decoded *d, word self, volatile byte *result)
+void perform(const struct decoded *d, word self, volatile byte *result)
 {
     const struct call_type *type = d->type;
     struct message m = {d->target, d->info, {d->words[0], d->words[1], d->words[2], d->words[3]}};
@@ -167,101 +171,9 @@ static void perform(const struct decoded *d, word self, volatile byte *result)
     volatile word *mr = (volatile word *)(result + BW_RESULT_MR);
     for (word i = 0; i < BW_RESULT_REGISTERS; i++)
         mr[i] = i >= answered ? 0 : i < 4 ? m.mr[i] : IPC_BUFFER[IPC_MESSAGE + i];
-    *(volatile half *)(result + BW_RESULT_STATE) = BW_CALL_DONE;
-    COMMAND_PAGE(BW_EXCHANGE_PERFORMED)++;
+    end_result(result, BW_CALL_DONE);
     if (!error)
         COMMAND_PAGE(BW_EXCHANGE_SUCCEEDED)++;
-}
-
-static volatile byte *begin_result(word index, word state, word victim)
-{
-    volatile byte *result = (volatile byte *)VICTIM_EXCHANGE + BW_EXCHANGE_RESULTS + index * BW_RESULT_BYTES;
-    *(volatile half *)(result + BW_RESULT_VICTIM) = (half)victim;
-    *(volatile half *)(result + BW_RESULT_STATE) = (half)state;
-    return result;
-}
-
-static void decode_all(word calls)
-{
-    byte *table = (byte *)VICTIM_EXCHANGE + BW_EXCHANGE_DECODED;
-    for (word i = 0; i < calls; i++)
-        write_decoded(PROGRAM, i, table + i * BW_DECODED_BYTES);
-}
-
-/*
- * At the end of a program: lets others return from their calls, so that the results tell what became
- * of them. Whether it had to wait for the last call, and the program has to be looked at again.
- */
-static word settle(word next, word self)
-{
-    if (COMMAND_PAGE(BW_EXCHANGE_BEGUN) == COMMAND_PAGE(BW_EXCHANGE_PERFORMED))
-        return 0;
-    const volatile byte *last = (const volatile byte *)VICTIM_EXCHANGE + BW_EXCHANGE_RESULTS + (next - 1) * BW_RESULT_BYTES;
-    if (*(const volatile half *)(last + BW_RESULT_STATE) == BW_CALL_STARTED && record_victim(PROGRAM, next - 1) != self) {
-        wait_for_turn(self);
-        return 1;
-    }
-    struct message m = {0};
-    system_call((word)SYSTEM_CALL_YIELD, &m);
-    return 0;
-}
-
-/*
- * Before a call that may block: the victim of the next one is ready then. One of higher priority
- * would make it before this one, so that is left to the warden. Whether the turn was passed.
- */
-static word pass_ahead(const struct call_type *type, word next, word end, word self)
-{
-    if (type->action != ACTION_SEND && type->action != ACTION_TRANSFER && type->action != ACTION_RECEIVE)
-        return 0;
-    if (next + 1 >= end)
-        return 0;
-    word owner = record_victim(PROGRAM, next + 1);
-    if (owner == self || priorities[owner] > priorities[self])
-        return 0;
-    pass_turn(owner);
-    return 1;
-}
-
-static void take_turns(word self)
-{
-    word passed = 0; /* the turn of the next call has been passed on */
-    for (;;) {
-        word calls = COMMAND_PAGE(BW_EXCHANGE_CALLS), stop_after = COMMAND_PAGE(BW_EXCHANGE_STOP_AFTER);
-        word next = COMMAND_PAGE(BW_EXCHANGE_NEXT_CALL);
-        word end = stop_after && stop_after < calls ? stop_after : calls;
-        word decode_only = COMMAND_PAGE(BW_EXCHANGE_COMMAND_FIELD) & BW_COMMAND_DECODE_ONLY;
-        if (decode_only)
-            decode_all(calls);
-        if (decode_only || next >= end) {
-            word repetition = COMMAND_PAGE(BW_EXCHANGE_REPETITION);
-            if (!decode_only && !stop_after && repetition < COMMAND_PAGE(BW_EXCHANGE_REPETITIONS)) {
-                COMMAND_PAGE(BW_EXCHANGE_REPETITION) = repetition + 1;
-                COMMAND_PAGE(BW_EXCHANGE_NEXT_CALL) = 0;
-            } else if (decode_only || !next || !settle(next, self)) {
-                wait_for_host(COMMAND_PAGE(BW_EXCHANGE_NONCE));
-            }
-            continue;
-        }
-        word owner = record_victim(PROGRAM, next);
-        if (owner != self) {
-            if (!passed)
-                pass_turn(owner);
-            passed = 0;
-            wait_for_turn(self);
-            continue;
-        }
-        volatile byte *result = begin_result(next, BW_CALL_STARTED, self);
-        COMMAND_PAGE(BW_EXCHANGE_CURRENT_CALL) = next;
-        COMMAND_PAGE(BW_EXCHANGE_NEXT_CALL) = next + 1;
-        COMMAND_PAGE(BW_EXCHANGE_BEGUN)++;
-        PERFORMING(self) = next + 1;
-        struct decoded d;
-        decode(PROGRAM, next, &d);
-        passed = pass_ahead(d.type, next, end, self);
-        perform(&d, self, result);
-        PERFORMING(self) = 0;
-    }
 }
 
 void victim_main(word self)
@@ -278,7 +190,7 @@ void victim_faulted(word self, word fault, word mr0, word mr1, word mr2, word mr
 {
     word performing = PERFORMING(self);
     if (performing) {
-        volatile byte *result = begin_result(performing - 1, BW_CALL_FAULTED, self);
+        volatile byte *result = begin_result(performing - 1, self);
         volatile word *mr = (volatile word *)(result + BW_RESULT_MR);
         *(volatile word *)(result + BW_RESULT_ERROR) = fault;
         *(volatile word *)(result + BW_RESULT_INFO) = 0;
@@ -289,7 +201,7 @@ void victim_faulted(word self, word fault, word mr0, word mr1, word mr2, word mr
         mr[3] = mr3;
         for (word i = 4; i < BW_RESULT_REGISTERS; i++)
             mr[i] = 0;
-        COMMAND_PAGE(BW_EXCHANGE_PERFORMED)++;
+        end_result(result, BW_CALL_FAULTED);
         PERFORMING(self) = 0;
     }
     take_turns(self);

@@ -187,11 +187,26 @@ static word own_space(const struct helper *h)
     return root;
 }
 
+/* The notification by which a performer gets its turn; the normal world's is that of the dispatcher, which lets it run. */
+word turn_of(word performer)
+{
+#ifdef NORMAL_WORLD
+    if (performer == NORMAL_WORLD)
+        return V_DISPATCHER_TURN;
+#endif
+    return OWN(performer, OWN_TURN);
+}
+
 /* What victims pass their turns with: each waits at its own notification and signals those of the others. */
 static void fill_turn_slots(word v)
 {
-    for (word other = 0; other < VICTIMS; other++)
-        copy(OWN(v, OWN_CNODE), FIRST_TURN_SLOT + other, 64, OWN(other, OWN_TURN), other == v ? RIGHTS_READ : RIGHTS_WRITE);
+#ifdef NORMAL_WORLD
+    const word performers = VICTIMS + 1;
+#else
+    const word performers = VICTIMS;
+#endif
+    for (word other = 0; other < performers; other++)
+        copy(OWN(v, OWN_CNODE), FIRST_TURN_SLOT + other, 64, turn_of(other), other == v ? RIGHTS_READ : RIGHTS_WRITE);
 }
 
 void fill_slots(void)

@@ -44,9 +44,20 @@ static void end_domain(void)
         expire_timer();
 }
 
-static void give_turn(word victim)
+/* The victim's number, or NORMAL_WORLD */
+static word performer_of(word index)
 {
-    struct message m = {.target = OWN(victim, OWN_TURN)};
+    const volatile byte *row = RECORD(index);
+#ifdef NORMAL_WORLD
+    if (row[0] % CALL_TYPES >= FIRST_NORMAL_CALL)
+        return NORMAL_WORLD;
+#endif
+    return row[1] % VICTIMS;
+}
+
+static void give_turn(word performer)
+{
+    struct message m = {.target = turn_of(performer)};
     system_call((word)SysNBSend, &m);
     m = (struct message){0};
     system_call((word)SysYield, &m); /* others of the lowest priority */
@@ -77,7 +88,7 @@ static void watch_over_turns(void)
             COMMAND_PAGE(BW_EXCHANGE_NEXT_CALL) = 0;
             continue;
         }
-        word owner = RECORD(next)[1] % VICTIMS;
+        word owner = performer_of(next);
         give_turn(owner);
         if (moved_on(next, repetition))
             continue;
@@ -87,7 +98,7 @@ static void watch_over_turns(void)
             if (moved_on(next, repetition))
                 continue;
         }
-        if (!COMMAND_PAGE(BW_EXCHANGE_PERFORMING + owner * sizeof(word))) {
+        if (owner < VICTIMS && !COMMAND_PAGE(BW_EXCHANGE_PERFORMING + owner * sizeof(word))) {
             /* Not in a call: it could not wait for its turn, or somebody has stopped it. */
             word mr[] = {1, 4, victim_image[RESUME], VICTIM_STATE + BW_PAGE, 0, owner};
             if (!invoke(OWN(owner, OWN_TCB), TCBWriteRegisters, 0, 0, 6, mr)) {

@@ -10,7 +10,7 @@ from harness.build.kernel import FOREIGN_LINE
 from harness.configs import TIMER_LINE, MachineConfig
 from harness.errors import ConfigError
 from harness.programs import encodings
-from harness.programs.descriptions import HARNESS_ACTIONS, Action, CallType, Place
+from harness.programs.descriptions import HARNESS_ACTIONS, NORMAL_ACTIONS, Action, CallType, Place
 from harness.programs.interfaces import Interface
 from harness.programs.population import (
     FRAME_BITS,
@@ -87,7 +87,6 @@ def tables_header(interface: Interface) -> str:
             '#pragma once\n#include "constants.h"\n',
             f"#define SLOTS {population.slots_per_victim}\n",
             f"#define SLOT_TYPES {len(SLOT_TYPES)}\n",
-            f"#define CALL_TYPES {len(interface.calls)}\n",
             f"#define MAXIMUM_WORDS {max(4, *(call.words for call in interface.calls))}\n",
             f"#define MAXIMUM_CAPS {max(1, *(_caps(call) for call in interface.calls))}\n",
             f"#define TARGET_OFFSET {encodings.TARGET_OFFSET}\n#define RAW_OFFSET {encodings.RAW_OFFSET}\n",
@@ -122,6 +121,7 @@ def constants_header(interface: Interface, labels: Mapping[str, int]) -> str:
     call = next(call.syscall for call in interface.calls if call.action is Action.INVOKE)
     defines = {
         "VICTIMS": len(interface.population.victims),
+        "CALL_TYPES": len(interface.calls),
         "VICTIM_CODE": f"{addresses.code:#x}",
         "VICTIM_STATE": f"{addresses.state:#x}",
         "VICTIM_EXCHANGE": f"{addresses.exchange:#x}",
@@ -144,6 +144,9 @@ def constants_header(interface: Interface, labels: Mapping[str, int]) -> str:
         "SYSTEM_CALL_RECV": receive,
         "SYSTEM_CALL_YIELD": yield_,
     }
+    if interface.population.normal_world:
+        # From this one on, the normal world makes the calls; its number as a performer follows the victims'.
+        defines |= {"NORMAL_WORLD": len(interface.population.victims), "FIRST_NORMAL_CALL": interface.first_normal_call}
     return _HEAD + "#pragma once\n" + "".join(f"#define {name} {value}\n" for name, value in defines.items())
 
 
@@ -319,7 +322,7 @@ def label_checks(interface: Interface, labels: Mapping[str, int]) -> str:
     checks = [(name, number) for number, name in enumerate(names)] + [("seL4_ObjectTypeCount", len(names))]
     checks += list(labels.items())
     for call in interface.calls:
-        if call.action is not Action.INVOKE and call.action not in HARNESS_ACTIONS:
+        if call.action is not Action.INVOKE and call.action not in HARNESS_ACTIONS | NORMAL_ACTIONS:
             checks.append((f"Sys{call.name}", call.syscall))
     lines = [f'_Static_assert({name} == {number}, "{name}");' for name, number in checks]
     assert RIGHTS == {"write": 1, "read": 2, "grant": 4}

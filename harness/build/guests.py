@@ -27,14 +27,14 @@ from harness.programs.population import Population
 SOURCES = PROJECT / "guest_images" / "root_task"
 TRUSTED_OS = PROJECT / "guest_images" / "trusted_os"
 COMPILER = "aarch64-linux-gnu-gcc"
-_COMPILE = (
+COMPILE = (
     "-c", "-g", "-O2", "-std=gnu11", "-ffreestanding", "-nostdlib", "-fno-pic", "-fno-pie", "-fno-stack-protector",
     "-fno-asynchronous-unwind-tables", "-fno-tree-loop-distribute-patterns", "-mgeneral-regs-only", "-march=armv8-a",
     "-mstrict-align", "-fcommon", "-Wall", "-Wextra", "-Werror", "-Wa,--fatal-warnings",
 )  # fmt: skip
-_LINK = ("-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--fatal-warnings", "-Wl,--no-warn-rwx-segments")
+LINK = ("-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--fatal-warnings", "-Wl,--no-warn-rwx-segments")
 _SUFFIXES = (".S", ".c", ".h", ".lds")
-_VICTIM = ("victim_entry.S", "victim.c", "decoder.c")
+_VICTIM = ("victim_entry.S", "victim.c", "turns.c", "decoder.c")
 _SUPERVISOR = ("start.S", "supervisor.c", "memory.c", "invoke.c", "victims.c", "warden.c")
 _OF_NORMAL_WORLD = ("trusted_os.c",)
 """Sources of the root task where a config has a normal world: then there is a trusted OS, too."""
@@ -57,9 +57,14 @@ def configuration_macros(kernel: KernelBuild) -> dict[str, int]:
     return {f"CONFIG_{name}": int(value) for name, value in kernel.options.items() if not isinstance(value, str)}
 
 
-def build_interface(kernel: KernelBuild, population: Population | None = None) -> Interface:
-    """The interface of a kernel with the project's firmware, and its population if no other one is given."""
-    return Interface.generate(kernel.source, configuration_macros(kernel), population=population)
+def build_interface(
+    kernel: KernelBuild, population: Population | None = None, config: MachineConfig | None = None
+) -> Interface:
+    """The interface of a kernel with the project's firmware, and its population if no other one is given.
+
+    The normal world of a `config` adds its calls.
+    """
+    return Interface.generate(kernel.source, configuration_macros(kernel), population=population, config=config)
 
 
 def build_root_task(config: MachineConfig, kernel: KernelBuild, population: Population | None = None) -> GuestBuild:
@@ -69,7 +74,7 @@ def build_root_task(config: MachineConfig, kernel: KernelBuild, population: Popu
     checkout lies. Raises BuildFailure with the tools' output, MissingPackage without the cross compiler.
     """
     compiler = tool(COMPILER, "it compiles the root task")
-    interface = build_interface(kernel, population)
+    interface = build_interface(kernel, population, config)
     labels = {c.label_name: c.label for c in all_calls(kernel.source, configuration_macros(kernel)).values() if c.label}
     headers = {
         "protocol.h": protocol.header(),
@@ -85,7 +90,7 @@ def build_root_task(config: MachineConfig, kernel: KernelBuild, population: Popu
         directories.append(TRUSTED_OS)
     sources = [path for directory in directories for path in sorted(directory.iterdir()) if path.suffix in _SUFFIXES]
     version = _run([compiler, "--version"], SOURCES)
-    digest = hashlib.sha256(repr((_COMPILE, _LINK, version, headers, kernel.release)).encode())
+    digest = hashlib.sha256(repr((COMPILE, LINK, version, headers, kernel.release)).encode())
     # Of the kernel, what is included: most changes of its code leave that as it is.
     included = [path for top in _includes(kernel) for path in sorted(top.rglob("*.h"))]
     for path in [*sources, *included]:
@@ -122,7 +127,7 @@ def _build(
     # Debug information names files as they lie in the project, so that gdb finds them from there.
     maps = [f"-ffile-prefix-map={PROJECT}=.", f"-ffile-prefix-map={work}=generated"]
     maps += [f"-ffile-prefix-map={kernel.source.parent}=kernel"]
-    compile_ = [compiler, *_COMPILE, *maps, *(f"-I{path}" for path in include), "-DHAVE_AUTOCONF"]
+    compile_ = [compiler, *COMPILE, *maps, *(f"-I{path}" for path in include), "-DHAVE_AUTOCONF"]
 
     def objects(sources: Sequence[str], directory: Path = SOURCES) -> list[str]:
         made = []
@@ -136,7 +141,7 @@ def _build(
 
     def link(name: str, script: Path, symbol: str, address: int, parts: list[str]) -> None:
         defines = [f"-Wl,--defsym={symbol}={address:#x}"]
-        _run([compiler, *_LINK, "-T", str(script), *defines, "-o", name, *parts], work)
+        _run([compiler, *LINK, "-T", str(script), *defines, "-o", name, *parts], work)
 
     def image(name: str) -> int:
         """Make NAME.bin of NAME.elf, as the root task contains it; its size in bytes."""

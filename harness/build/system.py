@@ -19,6 +19,7 @@ from harness.configs import MachineConfig
 from harness.errors import PatchError
 from harness.machine.version import PROGRAM, check_version
 from harness.packages import tool
+from harness.programs.interfaces import Interface
 
 
 def file_hash(path: Path) -> str:
@@ -48,7 +49,9 @@ def build(
     kernel = build_kernel(config, release=release, extra_patches=of_kernel, own=own)
     guests = build_root_task(config, kernel)
     firmware = build_firmware(config, of_firmware) if own.firmware is None else own_firmware(config, own.firmware)
-    normal_world = None if config.normal_world is None else build_normal_world(config)
+    normal_world = None
+    if config.normal_world is not None:
+        normal_world = build_normal_world(config, Interface.load(guests.root_task_elf.parent))
     flash = build_flash(config, kernel, guests, firmware, normal_world=normal_world)
     plugin = build_plugin(version)
     return Artefacts(

@@ -148,6 +148,24 @@ class Action(StrEnum):
     """The victim reads a floating-point register and writes its first word there."""
     INTERRUPT = "interrupt"
     """EL3 makes an interrupt pending: line, how often (the timer), 1: at the victim's next system call."""
+    NORMAL_SMC = "normal-smc"
+    """The normal world makes an SMC with these x0-x7; the ninth word is the instruction's immediate."""
+    NORMAL_REGISTER = "normal-register"
+    """What register (number, value) holds in the normal world's next SMC."""
+    NORMAL_LOAD = "normal-load"
+    """The normal world reads at the target address plus its first word, so many bytes as its second says."""
+    NORMAL_STORE = "normal-store"
+    """The normal world writes its third word there."""
+    NORMAL_WRITE = "normal-write"
+    """The normal world fills shared memory: offset, word, how many."""
+    NORMAL_MESSAGE = "normal-message"
+    """The normal world writes a message to the Trusted OS into shared memory."""
+    NORMAL_PARAMETER = "normal-parameter"
+    """The normal world writes one parameter of a message, and how many there are."""
+    NORMAL_INTERRUPT = "normal-interrupt"
+    """A line becomes pending in the normal world, or with the second word while its next SMC is served."""
+    NORMAL_CHANGE = "normal-change"
+    """Shared memory changes when the Trusted OS has read that page so often: offset, bytes, value, reads."""
 
 
 class Place(StrEnum):
@@ -335,6 +353,8 @@ HARNESS_ACTIONS = frozenset(
     }
 )
 """What victims do beside the kernel's system calls."""
+NORMAL_ACTIONS = frozenset(action for action in Action if action.value.startswith("normal-"))
+"""What the normal world does."""
 
 
 def select_calls(calls: Mapping[str, CallType], names: Sequence[str] = ()) -> tuple[CallType, ...]:

@@ -8,7 +8,7 @@ string is a program:
 bytes  meaning
 ====== =======================================================================================
 0      call: index in the call table, modulo its length
-1      victim, modulo the number of victims
+1      victim, modulo the number of victims; a call of the normal world has none
 2-3    selector of the target
 4-19   selectors of the arguments 0 to 7
 20-27  one raw 64-bit value (little-endian) for selectors that ask for it
@@ -69,7 +69,7 @@ def records(program: bytes) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Decoded:
-    """One call as the victim performs it."""
+    """One call as the victim performs it; the normal world's number is that of the victims."""
 
     call: int
     victim: int
@@ -167,7 +167,8 @@ class Decoder:
             else:
                 words[parameter.index] |= value
         target = self._value(rows, index, TARGET_OFFSET, call.target) if call.target else 0
-        return Decoded(number, row[1] % self._victims, call.syscall, target, info, tuple(words), tuple(caps))
+        performer = self._interface.performer(number, row[1])
+        return Decoded(number, performer, call.syscall, target, info, tuple(words), tuple(caps))
 
     def decode_table(self, program: bytes) -> np.ndarray[tuple[int], np.dtype[np.void]]:
         """What a victim writes for a DECODE_ONLY command: protocol.DECODED[calls]."""

@@ -18,9 +18,11 @@ from typing import Any
 
 from harness.build.artefacts import Artefacts
 from harness.build.smc_functions import described_smc_functions
+from harness.configs import MachineConfig
 from harness.errors import BuildFailure, ImageError
 from harness.programs import descriptions
-from harness.programs.descriptions import Action, CallType, Parameter, Place
+from harness.programs.descriptions import NORMAL_ACTIONS, Action, CallType, Parameter, Place
+from harness.programs.normal_calls import normal_calls, normal_pools
 from harness.programs.pools import Pool, make_pools
 from harness.programs.population import Population
 
@@ -46,17 +48,24 @@ class Interface:
         population: Population | None = None,
         smc: Mapping[str, int] | None = None,
         names: tuple[str, ...] = (),
+        config: MachineConfig | None = None,
     ) -> Interface:
         """Generate from a kernel source tree; `macros` are its configuration macros with their values.
 
-        Raises BuildFailure for an interface description that cannot be used.
+        The normal world of a `config` adds its calls. Raises BuildFailure for an interface description that cannot
+        be used.
         """
-        population = population or Population.load()
+        normal = None if config is None else config.normal_world
+        if population is None:
+            population = Population.load(normal_world=normal is not None)
         if smc is None:
             smc = {function.name: function.id for function in described_smc_functions()}
         calls = descriptions.select_calls(descriptions.all_calls(source, macros), names)
         labels = {call.name: call.label for call in calls if call.action is Action.INVOKE}
         pools = make_pools(population, smc, labels)
+        if config is not None and normal is not None:
+            calls = (*calls, *normal_calls())
+            pools |= normal_pools(config, normal)
         for call in calls:
             for kind in [call.target, *(p.kind for p in call.parameters)]:
                 if kind not in pools and kind not in ("", "slot"):
@@ -81,7 +90,8 @@ class Interface:
             names = tuple((str(name), int(value)) for name, value in item["names"])
             pools[item["kind"]] = Pool(item["kind"], tuple(item["values"]), names, item["closed"])
         calls = tuple(descriptions.call_from_data(item) for item in data["calls"])
-        return cls(calls, pools, Population(data["population"], INTERFACE_FILE))
+        normal_world = any(call.action in NORMAL_ACTIONS for call in calls)
+        return cls(calls, pools, Population(data["population"], INTERFACE_FILE, normal_world=normal_world))
 
     def to_data(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -103,6 +113,19 @@ class Interface:
     def index(self) -> dict[str, int]:
         """Index of each call in the table, by name."""
         return {call.name: i for i, call in enumerate(self.calls)}
+
+    @cached_property
+    def first_normal_call(self) -> int:
+        """Index in the call table from which on the normal world makes the calls; the table's length without one."""
+        normal = [index for index, call in enumerate(self.calls) if call.action in NORMAL_ACTIONS]
+        return normal[0] if normal else len(self.calls)
+
+    def performer(self, call: int, victim: int) -> int:
+        """Who makes the call of that index in the table, where a record names that victim: its number modulo the
+        victims', or their number, which stands for the normal world.
+        """
+        victims = len(self.population.victims)
+        return victims if call >= self.first_normal_call else victim % victims
 
     def call(self, name: str) -> CallType:
         """The call of that name; KeyError if the table does not have it."""

@@ -195,18 +195,22 @@ class NamedSlot:
 class Population:
     """The parsed file with everything that is derived from it."""
 
-    def __init__(self, data: Mapping[str, Any], source: str = "population") -> None:
-        """Check the file's content; raises ConfigError that names the file and field."""
+    def __init__(self, data: Mapping[str, Any], source: str = "population", *, normal_world: bool = False) -> None:
+        """Check the file's content; raises ConfigError that names the file and field.
+
+        With a `normal_world` victims pass turns to it, too.
+        """
         try:
             self._file = _File.model_validate(data)
         except ValidationError as error:
             raise ConfigError(f"{source}: {error}") from error
         self.data = self._file.model_dump(mode="json")
+        self.normal_world = normal_world
 
     @classmethod
-    def load(cls, path: Path = POPULATION_FILE) -> Population:
+    def load(cls, path: Path = POPULATION_FILE, *, normal_world: bool = False) -> Population:
         """Read a population file; raises ConfigError."""
-        return cls(read_yaml(path, ConfigError).data, str(path))
+        return cls(read_yaml(path, ConfigError).data, str(path), normal_world=normal_world)
 
     @property
     def victims(self) -> tuple[Victim, ...]:
@@ -240,10 +244,10 @@ class Population:
 
     @property
     def first_turn_slot(self) -> int:
-        """Slot of the notification by which victim 0 gets its turn; those of the others follow. Programs do not
-        choose them by type.
+        """Slot of the notification by which victim 0 gets its turn; those of the others follow, and the normal
+        world's. Programs do not choose them by type.
         """
-        return self.slots_per_victim - len(self.victims)
+        return self.slots_per_victim - len(self.victims) - self.normal_world
 
     def object(self, name: str) -> Object | None:
         """The object of that name, if there is one."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness import protocol
 from harness.errors import ProgramError
+from harness.programs.descriptions import NORMAL_ACTIONS
 from harness.programs.encodings import (
     RAW_OFFSET,
     TARGET_OFFSET,
@@ -76,7 +77,8 @@ def choice(index: int, step: int = 0) -> Argument:
 class Call:
     """One call: its name in the call table, the victim that makes it, target and arguments.
 
-    `target` is None exactly for calls without one; `raw` is the value of all raw arguments.
+    `target` is None exactly for calls without one; `raw` is the value of all raw arguments. Calls of the normal world
+    have victim 0.
     """
 
     name: str
@@ -165,7 +167,8 @@ def _read(row: bytes, index: int, interface: Interface) -> Call:
         _read_argument(row, argument_offset(i), p.kind, p.words, index, interface)
         for i, p in enumerate(call.parameters)
     )
-    made = Call(call.name, row[1] % len(interface.population.victims), target, arguments)
+    victim = 0 if call.action in NORMAL_ACTIONS else row[1] % len(interface.population.victims)
+    made = Call(call.name, victim, target, arguments)
     if not made.uses_raw:
         return made
     raw = int.from_bytes(row[RAW_OFFSET : RAW_OFFSET + 8], "little")
@@ -198,6 +201,8 @@ def _write(call: Call, index: int, interface: Interface) -> bytes:
     type_ = interface.calls[number]
     if len(call.arguments) != len(type_.parameters) or (call.target is None) != (type_.target == ""):
         raise ProgramError(f"{where}: wrong number of arguments or a target where there is none")
+    if call.victim and type_.action in NORMAL_ACTIONS:
+        raise ProgramError(f"{where}: the normal world makes it, no victim")
     if not 0 <= call.victim < len(interface.population.victims) or not 0 <= call.raw < 1 << 64:
         raise ProgramError(f"{where}: victim or raw value out of range")
     row = bytearray(protocol.CALL_BYTES)

@@ -15,8 +15,9 @@
 A slot is a slot's name or number, `result:2` (what call 2 made), `free:0` or `endpoint:1` (the
 n-th slot of a type), or `raw:0x...`. Any other value is a name or number from the kind's pool;
 a number that the pool does not have becomes the call's raw value, of which there is one.
-Without `victim` the first one makes the call. Arguments may be left out: capability roots are
-then the victim's own, and other values the first of their pool.
+Without `victim` the first one makes the call; the normal world's calls have none. Arguments may be left out:
+capability roots are then the victim's own, and other values the first of their pool. `config` names the machine
+config that the program is for, if not the usual one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ProgramError
+from harness.programs.descriptions import NORMAL_ACTIONS
 from harness.programs.interfaces import Action, CallType, Interface
 from harness.programs.population import SLOT_TYPES
 from harness.programs.program import RAW, Argument, Call, Mode, Program, choice, of_type, result, slot
@@ -147,6 +149,8 @@ def _call(item: dict[str, Any], place: _Place, interface: Interface) -> Call:
     type_: CallType = interface.call(str(name))
     place.call = type_.name
     victims = [victim.name for victim in interface.population.victims]
+    if type_.action in NORMAL_ACTIONS and "victim" in item:
+        raise place.fail("victim", "the normal world makes this call, no victim does: leave it out")
     wanted = item.get("victim", victims[0])
     if wanted not in victims:
         raise place.fail("victim", f"there is no victim '{wanted}'{_nearest(wanted, victims)}")
@@ -184,10 +188,11 @@ def parse_program(text: str, interface: Interface, name: str = "program") -> Pro
     data = source.data
     if not isinstance(data, dict) or not isinstance(data.get("calls"), list):
         raise ProgramError(f"{name}: a program is a mapping with a list 'calls'")
-    unknown = set(data) - {"calls", "description"}
+    unknown = set(data) - {"calls", "description", "config"}
     if unknown:
         field = min(unknown, key=str)
-        raise ProgramError(f"{name}:{source.line([field])}: unknown field '{field}'; there are calls and description")
+        known = "calls, description and config"
+        raise ProgramError(f"{name}:{source.line([field])}: unknown field '{field}'; there are {known}")
     calls = []
     for index, item in enumerate(data["calls"]):
         place = _Place(name, source.line(["calls", index]), f"call {index}")
@@ -217,7 +222,9 @@ def _text(argument: Argument, kind: str, call: Call, interface: Interface) -> st
 def format_call(call: Call, interface: Interface) -> str:
     """One call as the lines of its YAML list item."""
     type_ = interface.call(call.name)
-    lines = [f"- call: {call.name}", f"  victim: {interface.population.victims[call.victim].name}"]
+    lines = [f"- call: {call.name}"]
+    if type_.action not in NORMAL_ACTIONS:
+        lines.append(f"  victim: {interface.population.victims[call.victim].name}")
     if call.target is not None:
         lines.append(f"  target: {_text(call.target, type_.target, call, interface)}")
     pairs = [

@@ -43,6 +43,14 @@ def small_interface() -> Interface:
     )
 
 
+@cache
+def two_worlds_interface() -> Interface:
+    """An interface with the calls of a normal world."""
+    config = load_config("trusted-os")
+    names = ("CNode_Copy", "Untyped_Retype", "Send", "NBSend", "Recv", "Yield", "Load", "ARM_SMC_Call")
+    return Interface.generate(kernel().source, configuration_macros(kernel()), names=names, config=config)
+
+
 class HostDecoder:
     """The victims' decoder as a library of the host."""
 

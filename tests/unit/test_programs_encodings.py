@@ -20,10 +20,10 @@ from harness.programs.mix import Mix
 from harness.programs.population import SLOT_TYPES
 from harness.programs.program import RAW, Call, Program, canonical, choice, of_type, result, slot
 from harness.protocol import CALL_BYTES, MAXIMUM_CALLS
-from tests.unit.programs_support import HostDecoder, interface, small_interface
+from tests.unit.programs_support import HostDecoder, interface, small_interface, two_worlds_interface
 
 programs = st.binary(max_size=12 * CALL_BYTES + 5)
-interfaces = st.sampled_from([interface, small_interface])
+interfaces = st.sampled_from([interface, small_interface, two_worlds_interface])
 
 
 @given(programs, interfaces)
@@ -61,7 +61,7 @@ def test_an_edited_byte_changes_one_call(data: st.DataObject) -> None:
 
 def test_the_guest_decodes_every_call_as_the_host_does(tmp_path: Path) -> None:
     generator = random.Random(20240)
-    for which in (interface(), small_interface()):
+    for which in (interface(), small_interface(), two_worlds_interface()):
         directory = tmp_path / str(len(which.calls))
         directory.mkdir()
         guest, host = HostDecoder(which, directory), Decoder(which)
@@ -145,11 +145,13 @@ def test_programs_that_no_bytes_have(call: Call) -> None:
 
 
 def test_the_interface_survives_its_file() -> None:
-    for which in (interface(), small_interface()):
+    for which in (interface(), small_interface(), two_worlds_interface()):
         again = Interface.from_data(which.to_data())
         assert again.calls == which.calls
         assert dict(again.pools) == dict(which.pools)
         assert again.population.data == which.population.data
+        assert again.identity == which.identity
+        assert again.population.first_turn_slot == which.population.first_turn_slot
 
 
 def test_the_mix_has_its_shares() -> None:
