@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Static basic blocks of kernel and firmware: what coverage is counted and reported by.
+"""Static basic blocks of kernel, firmware and Trusted OS: what coverage is counted and reported by.
 
 A block begins at its leader: a function, a target of a branch, or the instruction behind a
 branch. A call does not end a block, unless what it calls never returns. An index of a block is
@@ -123,13 +123,14 @@ class StaticBlocks:
 
 
 def static_blocks(artefacts: Artefacts) -> StaticBlocks:
-    """Blocks of a build's kernel and firmware; kept in the cache by content."""
+    """Blocks of the components of a build; kept in the cache by content."""
     return blocks_of_files(covered_files(artefacts))
 
 
 def covered_files(artefacts: Artefacts) -> dict[str, Path]:
     """The ELF files whose blocks are counted, by component."""
-    return {"kernel": artefacts.kernel_elf, "firmware": artefacts.firmware_elf}
+    files = {"kernel": artefacts.kernel_elf, "firmware": artefacts.firmware_elf}
+    return files if artefacts.trusted_os_elf is None else files | {"trusted-os": artefacts.trusted_os_elf}
 
 
 def blocks_of_files(files: dict[str, Path], prefixes: Sequence[str] = ()) -> StaticBlocks:

@@ -107,6 +107,10 @@ class Executor:
         firmware = Elf(artefacts.firmware_elf)
         if pending := firmware.symbols.get("pending_store"):
             watched = np.append(watched, np.uint64(pending.address))
+        if artefacts.normal_world_elf is not None:
+            normal = Elf(artefacts.normal_world_elf).symbols.values()
+            places = [symbol.address for symbol in normal if symbol.name.startswith("controller_")]
+            watched = np.append(watched, np.array(sorted(places), np.uint64))
         self._shared = Shared.create(artefacts, counted, numbers, watched)
         self.control = Control(self._shared.control)
         self.memory: MachineMemory = self._shared.memory

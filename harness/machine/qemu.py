@@ -82,7 +82,8 @@ class Shared:
     """Memory that outlives a QEMU, so that a new one can take the place of a lost one.
 
     `code` pairs leader addresses with block indices, u64[counted, 2], sorted by address, and behind them holds the
-    addresses that are watched, u64[watched]; `coverage` has one counter for each of `block_count` blocks.
+    addresses that are watched, u64[watched], and the bytes of the Trusted OS's code; `coverage` has one counter for
+    each of `block_count` blocks.
     """
 
     memory: MachineMemory
@@ -92,6 +93,8 @@ class Shared:
     block_count: int = 0
     counted: int = 0
     watched: int = 0
+    trusted: tuple[int, int] = (0, 0)
+    """Virtual address and bytes of the Trusted OS's code."""
 
     def close(self) -> None:
         """Release all of it."""
@@ -111,7 +114,7 @@ class Shared:
         """Shared memory for a build.
 
         `leaders`: u64[n], addresses of the static blocks; `counted`: indices of those to count, None for no coverage;
-        `watched`: u64[m], addresses of the kernel's instructions that write to the interrupt controller.
+        `watched`: u64[m], addresses of the instructions that write to the interrupt controller.
         """
         shared = cls(MachineMemory(artefacts.config), SharedMemory("control", protocol.CONTROL_BYTES))
         table = np.zeros((0, 2), np.uint64)
@@ -122,11 +125,22 @@ class Shared:
             shared.counted, shared.block_count = len(table), len(leaders)
             shared.coverage = SharedMemory("coverage", (len(leaders) + 7) & -8)
         words = np.concatenate([table.reshape(-1), np.zeros(0, np.uint64) if watched is None else watched])
-        if len(words):
+        code = b""
+        if artefacts.trusted_os_elf is not None:
+            start, code = whole_code(Elf(artefacts.trusted_os_elf))
+            shared.trusted = start, len(code)
+        if len(words) or code:
             shared.watched = 0 if watched is None else len(watched)
-            shared.code = SharedMemory("code", words.nbytes)
-            shared.code.bytes[:] = words.astype(np.uint64).view(np.uint8)
+            content = words.astype(np.uint64).tobytes() + code
+            shared.code = SharedMemory("code", len(content))
+            shared.code.bytes[:] = np.frombuffer(content, np.uint8)
         return shared
+
+
+def whole_code(elf: Elf) -> tuple[int, bytes]:
+    """Virtual address and bytes of the code of an ELF file, from its first instruction to its last."""
+    start, end = min(start for start, _ in elf.code_ranges), max(end for _, end in elf.code_ranges)
+    return start, elf.read(start, end - start)
 
 
 @dataclass
@@ -273,6 +287,11 @@ class Qemu:
             "firmware_bytes": max(end for _, end in image.code_ranges),
             "park": image.symbols["park_pc"].address,
         }
+        if self.artefacts.normal_world_elf is not None:
+            start, code = whole_code(Elf(self.artefacts.normal_world_elf))
+            values |= {"normal_code": start, "normal_code_bytes": len(code)}
+            values |= {"exchange": self.artefacts.config.exchange.base}
+            values |= {"trusted": shared.trusted[0], "trusted_bytes": shared.trusted[1]}
         if shared.code is not None:
             values |= {"code": shared.code.fd, "leaders": shared.counted, "watched": shared.watched}
         if shared.coverage is not None:

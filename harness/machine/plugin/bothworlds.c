@@ -37,7 +37,8 @@ static const struct { const char *name; uint64_t *value; } parameters[] = {
     PARAMETER(control), PARAMETER(secure), PARAMETER(normal), PARAMETER(lifeline), PARAMETER(code), PARAMETER(coverage),
     PARAMETER(blocks), PARAMETER(leaders), PARAMETER(watched), PARAMETER(secure_base), PARAMETER(secure_size),
     PARAMETER(normal_base), PARAMETER(normal_size), PARAMETER(window), PARAMETER(firmware_ram),
-    PARAMETER(message_offset), PARAMETER(firmware_bytes), PARAMETER(park),
+    PARAMETER(message_offset), PARAMETER(firmware_bytes), PARAMETER(park), PARAMETER(trusted),
+    PARAMETER(trusted_bytes), PARAMETER(normal_code), PARAMETER(normal_code_bytes), PARAMETER(exchange),
 };
 
 uint8_t *control;
@@ -146,10 +147,13 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *block)
             else
                 WORD(REFUSED)++;
         }
-        if (firmware || kernel)
+        bool trusted = !firmware && !kernel && is_trusted_code(address, host);
+        if (firmware || kernel || trusted)
             cover_instruction(instruction, address);
-        if (firmware || kernel)
+        if (firmware || kernel || is_normal_code(address, host))
             watch_instruction(instruction, address);
+        if (trusted)
+            watch_load(instruction);
         if (ever_parked && !firmware)
             mark_code(host);
     }

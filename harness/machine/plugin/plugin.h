@@ -25,6 +25,9 @@ struct parameters {
     uint64_t message_offset;                     /* of the message in it */
     uint64_t firmware_bytes;                     /* the firmware's code lies in flash at [0, firmware_bytes) */
     uint64_t park;                               /* address at which the firmware waits */
+    uint64_t trusted, trusted_bytes;             /* virtual: code of the Trusted OS's user level; 0 bytes: there is none */
+    uint64_t normal_code, normal_code_bytes;     /* physical: that of the normal world's program */
+    uint64_t exchange;                           /* physical: the exchange area */
 };
 extern struct parameters given;
 
@@ -41,7 +44,13 @@ void begin_program_memory(void);
 void find_changed(void);
 void mark_code(const uint8_t *host);
 
+/* worlds.c */
+bool is_trusted_code(uint64_t address, const uint8_t *host);
+bool is_normal_code(uint64_t address, const uint8_t *host);
+void watch_load(struct qemu_plugin_insn *instruction);
+
 /* coverage.c */
+const uint8_t *trusted_code(void);
 void start_coverage(void);
 void cover_instruction(struct qemu_plugin_insn *instruction, uint64_t address);
 void watch_instruction(struct qemu_plugin_insn *instruction, uint64_t address);
