@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.build.smc_functions import CALL_64, FAST_CALL, OWNER_MASK, OWNER_SHIFT
@@ -85,11 +86,31 @@ class Badged:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """Numbers of the calls that an exchange is made of, and the selectors that its parts share.
+
+    `pages`: of each page for messages, the selector as a message's target and as an SMC's argument. `commands`: of
+    each command of a message; `bring` and `resume`: of the functions that bring a message and go on with its call.
+    """
+
+    message: int
+    smc: int
+    interrupt: int
+    change: int
+    pages: tuple[tuple[bytes, bytes], ...]
+    commands: Mapping[int, bytes]
+    bring: bytes
+    resume: bytes
+    weight: int
+
+
+@dataclass(frozen=True)
 class Shapes:
     """All that a typed mutator knows of the interface and of the snapshot.
 
     `counts[v][t]`: how many slots of type number t victim v has. `shares[v]`: how often victim v is chosen, relative
     to the others; none given: all alike. `meeting[v]`: v's slot of an endpoint that all victims have, if they do.
+    `exchange`: how a normal world talks to the Trusted OS, if there is one.
     """
 
     calls: tuple[CallShape, ...]
@@ -98,6 +119,7 @@ class Shapes:
     shares: tuple[int, ...] = ()
     badged: Badged | None = None
     meeting: tuple[bytes, ...] = ()
+    exchange: Exchange | None = None
 
 
 INTERESTING_WORDS = (
@@ -169,9 +191,12 @@ class CallMaker:
         pick = self._random.random
         shape = self._shapes.calls[record[0] % len(self._shapes.calls)]
         fits = shape.fits[record[VICTIM_OFFSET] % len(self._shapes.counts)] if shape.fits else ()
-        if not fits:
-            return
-        fit = fits[int(pick() * len(fits))]
+        if fits:
+            self.apply(record, fits[int(pick() * len(fits))])
+
+    def apply(self, record: bytearray, fit: Fit) -> None:
+        """Make all of a call go together in one way."""
+        pick = self._random.random
         if fit.target:
             record[TARGET_OFFSET : TARGET_OFFSET + 2] = fit.target[int(pick() * len(fit.target))]
         for number, choices in enumerate(fit.arguments):

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from fuzz.calls import OF_TYPE, Fit
-from harness.programs.descriptions import Action, CallType
+from fuzz.normal_fits import NormalFits
+from harness.programs.descriptions import NORMAL_ACTIONS, Action, CallType
 from harness.programs.interfaces import Interface
 from harness.programs.population import FRAME_BITS, OBJECT_TYPES, OWN, SLOT_TYPES, NamedSlot
 
@@ -56,6 +57,8 @@ class VictimFits:
 
     def of(self, call: CallType) -> tuple[Fit, ...]:
         """What goes together in a call; none if the victim lacks something that it needs."""
+        if call.action in NORMAL_ACTIONS:
+            return NormalFits(self._interface).of(call)
         make = _MAKERS.get(call.name) or _BY_ACTION.get(call.action)
         if make is None and call.action is Action.INVOKE:
             make = _by_interface(call)

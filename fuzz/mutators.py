@@ -24,6 +24,7 @@ from fuzz.calls import (
     slot_offsets,
     uses_of,
 )
+from fuzz.exchanges import ExchangeMaker
 from harness.programs.encodings import RAW_OFFSET, TARGET_OFFSET, argument_offset
 from harness.programs.pools import RAW_SELECTOR
 from harness.protocol import CALL_BYTES
@@ -66,8 +67,10 @@ class TypedMutator(CallMaker):
             self._argument, self._argument, self._target, self._target, self._victim, self._move, self._repeat,
             self._splice, self._raw_word, self._alike, self._conversation, self._fit, self._fit, self._insert_pair,
             *((self._badged,) * (shapes.badged.weight if shapes.badged else 0)),
+            *((self._exchange,) * (shapes.exchange.weight if shapes.exchange else 0)),
         )  # fmt: skip
         self._uses = uses_of(shapes)
+        self._exchanges = ExchangeMaker(shapes.exchange, self, shapes, self._random) if shapes.exchange else None
         self._talk = {
             call.name: n for n, call in enumerate(shapes.calls) if call.name in CONVERSATION and call.weight > 0
         }
@@ -214,6 +217,13 @@ class TypedMutator(CallMaker):
         call[place : place + 2] = bytes((RAW_SELECTOR, 0))
         call[RAW_OFFSET : RAW_OFFSET + 8] = function
         self._put(program, index, call)
+
+    def _exchange(self, program: bytearray) -> None:
+        """A message to the Trusted OS and the SMC that brings it, or a whole session."""
+        if self._exchanges is not None:
+            index = self._place(program, 1)
+            for record in reversed(self._exchanges.exchange()):
+                self._put(program, index, record)
 
     def _delete(self, program: bytearray) -> None:
         if len(program) > CALL_BYTES:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fuzz.calls import Badged, CallShape, PoolShape, Shapes, SlotShape
+from fuzz.exchanges import exchange_of
 from fuzz.fits import VictimFits
 from fuzz.targets import Target
 from harness.programs.descriptions import Action, CallType, Parameter, Place
@@ -89,7 +90,8 @@ _USUAL_FIRST = {
     "depth": 0.85, "node_index": 0.85, "node_depth": 0.8, "count": 0.6, "attributes": 0.3, "length": 0.3,
     "cap_count": 0.6,
     "cnode_data": 0.85, "register_count": 0.3, "clean_start": 0.6, "clean_end": 0.3, "priorities": 0.3,
-    "priority": 0.3, "domain": 0.5,
+    "priority": 0.3, "domain": 0.5, "normal_argument": 0.3, "normal_client": 0.4, "smc_immediate": 0.95,
+    "normal_offset": 0.5, "message_count": 0.3,
 }  # fmt: skip
 _SHORT = 4
 """Words of a message that the fast paths take."""
@@ -171,7 +173,8 @@ def shapes_of(interface: Interface, target: Target) -> Shapes:
     )
     meeting = tuple(next(iter(victim.meeting()), b"") for victim in victims)
     shares = tuple(len(population.slots(victim)) for victim in range(len(population.victims)))
-    return Shapes(calls, counts, population.slots_per_victim, shares, _badged(interface, target, victims), meeting)
+    badged, exchange = _badged(interface, target, victims), exchange_of(interface, target.weight("NormalMessage"))
+    return Shapes(calls, counts, population.slots_per_victim, shares, badged, meeting, exchange)
 
 
 def _makes(call: CallType, target: Target) -> int | None:

@@ -25,7 +25,6 @@ from fuzz.commands.options import (
 from fuzz.mutators import Choice
 from fuzz.targets import DEFAULT_TARGET, load_target
 from harness.commands.options import (
-    ConfigOption,
     ExtraPatchOption,
     FirmwareOption,
     KernelSourceOption,
@@ -34,7 +33,6 @@ from harness.commands.options import (
     built,
 )
 from harness.commands.output import fail
-from harness.configs import DEFAULT_CONFIG
 from harness.errors import EnvironmentFailure, InputError, OutputError
 
 if TYPE_CHECKING:
@@ -46,9 +44,14 @@ SIGNALLED = 128
 
 def fuzz(
     target: Annotated[
-        str, typer.Argument(metavar="[TARGET]", help="What to aim at: invocations or smc.")
+        str, typer.Argument(metavar="[TARGET]", help="What to aim at: invocations, smc or normal-world-smc.")
     ] = DEFAULT_TARGET,
-    config: ConfigOption = DEFAULT_CONFIG,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config", metavar="CONFIG", help="Name of a machine config, or a YAML file; by default the target's own."
+        ),
+    ] = None,
     time: Annotated[float, typer.Option("--time", min=0, help="Seconds; 0: until --runs or Ctrl-C.")] = 60.0,
     runs: Annotated[int, typer.Option("--runs", min=0, help="Executions over all workers; 0: no limit.")] = 0,
     workers: WorkersOption = 0,
@@ -78,19 +81,23 @@ def fuzz(
     from fuzz.campaign import CampaignSettings, prepare_directory, run_campaign
     from fuzz.progress import Progress, summary
     from fuzz.stopping import Stopping
+    from harness.programs.interfaces import Interface
 
     if lcov is not None and no_coverage:
         raise InputError("--lcov: a campaign without coverage has nothing to write; leave out --no-coverage")
-    load_target(target)
+    aim = load_target(target)
     prepare_directory(out)
     artefacts = built(
-        config,
+        aim.config if config is None else config,
         release=release,
         extra=extra_patch,
         kernel_source=kernel_source,
         no_series=no_series,
         firmware=firmware,
     )
+    calls = Interface.load(artefacts).calls
+    if not any(aim.weight(call.name) for call in calls if aim.main in ("", call.name)):
+        raise InputError(f"--config {config}: it has nothing that target '{target}' aims at; leave --config out")
     settings = CampaignSettings(
         artefacts,
         out,

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from harness import plugins
+from harness.configs import DEFAULT_CONFIG
 from harness.errors import InputError
 
 ENTRY_POINTS = "bothworlds.targets"
-OWN = ("invocations", "smc")
+OWN = ("invocations", "normal-world-smc", "smc")
 DEFAULT_TARGET = "invocations"
 
 
@@ -27,6 +28,7 @@ class Target:
     `weight(name)`: how often a typed mutator chooses a call of the table, relative to 1; 0: never.
     Where `exclusive` is true, native mutators' calls are replaced by those of positive weight, too.
     `moves`: slot types of the capabilities that calls copy, move, delete and send, as a rule; none: all.
+    `config`: the machine config that it is for, where none is named. `main`: a call without which it makes no sense.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Target:
     weight: Callable[[str], float]
     exclusive: bool = False
     moves: tuple[str, ...] = ()
+    config: str = DEFAULT_CONFIG
+    main: str = ""
 
 
 def target_names() -> list[str]:
@@ -45,7 +49,7 @@ def load_target(name: str) -> Target:
     """The target of that name; raises InputError with the nearest name if there is none."""
     target: object = None
     if name in OWN:
-        target = import_module(f"fuzz.targets.{name}").TARGET
+        target = import_module(f"fuzz.targets.{name.replace('-', '_')}").TARGET
     else:
         for entry in plugins.entries(ENTRY_POINTS):
             if entry.name == name:

@@ -98,7 +98,7 @@ def test_results_are_used_as_what_they_are() -> None:
 
 
 def test_targets_choose_calls() -> None:
-    assert target_names() == ["invocations", "smc"]
+    assert target_names() == ["invocations", "normal-world-smc", "smc"]
     shapes = shapes_of(interface(), load_target("smc"))
     typed = TypedMutator(shapes, seed=1, maximum_calls=16)
     names = Counter(shapes.calls[typed.call(0)[0]].name for _ in range(500))
