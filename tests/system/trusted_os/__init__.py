@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.build.artefacts import Artefacts
-from harness.build.firmware import FirmwareBuild, machine_header
+from harness.build.firmware import FirmwareBuild
 from harness.build.flash import build_flash
-from harness.build.normal_world import LINKER_SCRIPT, SOURCES
 from harness.execution.executor import Executor
 from harness.kernel_state.elf import Elf
 from harness.packages import tool
@@ -177,7 +176,7 @@ class Performed:
 
 def perform(artefacts: Artefacts, script: Script, directory: Path) -> Performed:
     """Boot with a normal world that performs a script; its results once the machine has parked."""
-    elf = _build(artefacts, script, directory)
+    elf = _build(script, directory)
     firmware = FirmwareBuild(artefacts.firmware_elf, artefacts.firmware_elf.with_suffix(".bin"), "")
     kernel = types.SimpleNamespace(elf=artefacts.kernel_elf)
     guests = types.SimpleNamespace(root_task_elf=artefacts.root_task_elf)
@@ -190,18 +189,23 @@ def perform(artefacts: Artefacts, script: Script, directory: Path) -> Performed:
         return Performed([list(map(int, row)) for row in words.reshape(count, RESULT_WORDS)], memory)
 
 
-def _build(artefacts: Artefacts, script: Script, directory: Path) -> Path:
+def _build(script: Script, directory: Path) -> Path:
     steps = b"".join(struct.pack(f"<{STEP_WORDS}Q", *step, *[0] * (STEP_WORDS - len(step))) for step in script.steps)
     (directory / "steps.bin").write_bytes(steps)
     (directory / "data.bin").write_bytes(bytes(script.data))
-    (directory / "machine.h").write_text(machine_header(artefacts.config))
     compiler = tool("aarch64-linux-gnu-gcc")
-    layout = ["-E", "-P", "-x", "c", f"-I{directory}", "-o", str(directory / "guest.lds"), str(SOURCES / LINKER_SCRIPT)]
-    subprocess.run([compiler, *layout], check=True)
     flags = ["-O2", "-ffreestanding", "-fno-pic", "-fno-stack-protector", "-mgeneral-regs-only", "-mstrict-align"]
     flags += ["-Wall", "-Wextra", "-Werror", "-nostdlib", "-static", "-no-pie", "-Wl,--no-warn-rwx-segments"]
     output = directory / "guest.elf"
     sources = [HERE / "guest.c", HERE / "entry.S"]
-    options = [f"-Wa,-I{directory}", "-Wl,--build-id=none", "-T", str(directory / "guest.lds"), "-o", str(output)]
+    options = [
+        f"-Wa,-I{directory}",
+        "-Wl,--build-id=none",
+        f"-Wl,--defsym=GUEST_BASE={MEMORY:#x}",
+        "-T",
+        str(HERE / "guest.lds"),
+        "-o",
+        str(output),
+    ]
     subprocess.run([compiler, *flags, *options, *map(str, sources)], check=True)
     return output
