@@ -57,6 +57,12 @@
 #define MDCR_VALUE              MDCR_TPM
 #endif
 
+/*
+ * 48-bit addresses in both halves (16, 16), 4 KiB granules, cached and inner shareable walks,
+ * 44-bit physical addresses, 16-bit ASIDs.
+ */
+#define TCR_HALF                (16 | (1 << 8) | (1 << 10) | (3 << 12))
+#define TCR_VALUE               (TCR_HALF | (TCR_HALF << 16) | (2 << 30) | (4 << 32) | (1 << 36))
 /* The secure timer's interrupt: private interrupt 13 */
 #define TIMER_LINE              29
 /* The distributor's registers that make lines pending */

@@ -18,12 +18,6 @@
 /* Attributes as the kernel numbers them: 0 device, 1 device with early acknowledgement, 2 gathering, 3 uncached, 4 cached. */
 #define MAIR_VALUE              0xff440c0400
 /*
- * 48-bit addresses in both halves (16, 16), 4 KiB granules, cached and inner shareable walks,
- * 44-bit physical addresses, 16-bit ASIDs.
- */
-#define TCR_HALF                (16 | (1 << 8) | (1 << 10) | (3 << 12))
-#define TCR_VALUE               (TCR_HALF | (TCR_HALF << 16) | (2 << 30) | (4 << 32) | (1 << 36))
-/*
  * RES1, instruction and data cache, MMU; WFI at EL0 is not the kernel's (nTWI), so that it reaches
  * EL3. The kernel keeps the bits that it does not name. EL0's WFE does trap to the kernel.
  */

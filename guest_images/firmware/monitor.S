@@ -217,6 +217,9 @@ function start_normal_world
 
         load    x0, SCTLR_EL1_RESET
         str     x0, [x17, #BW_BANK_SCTLR_EL1]
+        /* A reset leaves TCR unknown: the value of EL3's boot tables spares QEMU two flushes of its caches a call. */
+        load    x0, TCR_VALUE
+        str     x0, [x17, #BW_BANK_TCR_EL1]
         load    x0, SCR_START
         str     x0, [x17, #BW_BANK_SCR_EL3]
         load    x0, SPSR_START

@@ -13,6 +13,17 @@
 #define MIGRATE_NOT_CAPABLE     1
 #define INSTRUCTION_MASK        3
 
+/* x12: where the caller wants a CPU to begin: an instruction in its own world's RAM. Changes x12, x13. */
+.macro check_entry
+        tst     x12, #INSTRUCTION_MASK
+        b.ne    invalid_address
+        load    x13, BW_REGION_NORMAL_RAM_BASE
+        sub     x12, x12, x13
+        load    x13, BW_REGION_NORMAL_RAM_SIZE
+        cmp     x12, x13
+        b.hs    invalid_address
+.endm
+
         .text
 /* x11: power_state, x12: entry. */
 function smc_cpu_suspend
@@ -30,7 +41,7 @@ function suspend
         tst     w11, #~STATE_POWER_DOWN
         b.ne    invalid_parameters
         cbz     w11, succeed                    /* a standby has no entry */
-        bl      check_entry
+        check_entry
         b       succeed
 endfunction suspend
 
@@ -53,7 +64,7 @@ endfunction smc_cpu_on_64
 function turn_on
         cmp     x11, #THIS_CPU
         b.ne    invalid_parameters
-        bl      check_entry
+        check_entry
         mov     x0, #ALREADY_ON
         b       smc_return
 endfunction turn_on
@@ -88,22 +99,14 @@ function smc_migrate_info_up_cpu_64
         b       smc_migrate_info_up_cpu
 endfunction smc_migrate_info_up_cpu_64
 
-/* x12: where the caller wants a CPU to begin: an instruction in its own world's RAM. Returns, or ends the call. */
-function check_entry
-        tst     x12, #INSTRUCTION_MASK
-        b.ne    invalid_address
-        load    x13, BW_REGION_NORMAL_RAM_BASE
-        sub     x12, x12, x13
-        load    x13, BW_REGION_NORMAL_RAM_SIZE
-        cmp     x12, x13
-        b.hs    invalid_address
-        ret
+/* Calls that end without doing anything */
+function psci_refused
 invalid_address:
         mov     x0, #INVALID_ADDRESS
         b       smc_return
 invalid_parameters:
         mov     x0, #INVALID_PARAMETERS
         b       smc_return
-endfunction check_entry
+endfunction psci_refused
 
 #endif

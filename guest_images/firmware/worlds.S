@@ -22,11 +22,11 @@
         .text
 /* x16: bank of the world that is left, with its x0-x30 in it; x17: bank of the other. Ends there. */
 function switch_worlds
-        switched_registers switch_system
         add     x0, x16, #BW_BANK_Q0
         vector_registers stp, x0
         add     x0, x17, #BW_BANK_Q0
         vector_registers ldp, x0
+        switched_registers switch_system
         mrs     x0, scr_el3
         str     x0, [x16, #BW_BANK_SCR_EL3]
         ldr     x0, [x17, #BW_BANK_SCR_EL3]

@@ -17,22 +17,21 @@ static word rest(word address)
 
 word normal_range(word address, word length)
 {
-    while (length) {
+    for (;;) {
         word here = rest(address);
         if (!here)
             return 0;
         if (length <= here)
-            break;
+            return 1;
         address += here;
         length -= here;
     }
-    return 1;
 }
 
 void normal_read(void *to, word address, word length)
 {
     byte *p = to;
-    while (length) {
+    for (; length; ) {
         if (length >= sizeof(word) && !((address | (word)p) % sizeof(word))) {
             *(word *)p = *(const volatile word *)address;
             p += sizeof(word), address += sizeof(word), length -= sizeof(word);
@@ -46,7 +45,7 @@ void normal_read(void *to, word address, word length)
 void normal_write(word address, const void *from, word length)
 {
     const byte *p = from;
-    while (length) {
+    for (; length; ) {
         if (length >= sizeof(word) && !((address | (word)p) % sizeof(word))) {
             *(volatile word *)address = *(const word *)p;
             p += sizeof(word), address += sizeof(word), length -= sizeof(word);

@@ -16,7 +16,6 @@ from harness.errors import PatchError
 PLANTED = PATCH_DIRECTORY / "planted"
 PRESERVING = PATCH_DIRECTORY / "preserving"
 _DEFAULT_TARGET = "invocations"
-_AT_BOOT = "at boot"
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,7 @@ class PlantedBug:
 
     `expected`: the invariant that it breaks, or the liveness outcome that it leads to. `also`: further outcomes
     that are a catch in the debug kernel, since a bug can stop it before anything is judged; `also_release` those of the
-    release kernel, which has no assertions. `target`: the fuzz target whose calls reach it. `at_boot`: it shows before
-    any call.
+    release kernel, which has no assertions. `target`: the fuzz target whose calls reach it.
     """
 
     name: str
@@ -36,7 +34,6 @@ class PlantedBug:
     target: str = _DEFAULT_TARGET
     also: tuple[str, ...] = ()
     also_release: tuple[str, ...] = ()
-    at_boot: bool = False
 
     @property
     def program(self) -> Path:
@@ -72,7 +69,6 @@ def planted_bugs() -> list[PlantedBug]:
                 fields.get("Target", _DEFAULT_TARGET),
                 _names(fields.get("Also", "")),
                 _names(fields.get("Also-release", "")),
-                _at_boot(patch),
             )
         )
     return bugs
@@ -82,13 +78,6 @@ def preserving_patches() -> list[PreservingPatch]:
     """The patches that preserve behaviour, by name. Raises PatchError for a header without its fields."""
     patches = [read_patch(path) for path in sorted(PRESERVING.glob("*.patch"))]
     return [PreservingPatch(_field(patch, "Name"), _field(patch, "Subject"), patch.path) for patch in patches]
-
-
-def _at_boot(patch: Patch) -> bool:
-    when = patch.fields.get("Shows", "")
-    if when not in ("", _AT_BOOT):
-        raise PatchError(f"{patch.path}: 'Shows: {when}' means nothing; there is only 'Shows: {_AT_BOOT}'")
-    return bool(when)
 
 
 def _field(patch: Patch, key: str) -> str:

@@ -31,8 +31,8 @@ class Difference:
 
 SCRATCH = (
     *("taken_sequence", "ending_status", "panicking", "current_bank", "mixed_bank", "unlogged_smc", "stack"),
-    # Stale while the secure world runs, as it does in the snapshot; and where the normal world's calls are noted
-    *("secure_world", "normal_log_entry", "unlogged_normal_smc"),
+    # Registers of the worlds, which come back with the CPU's own; and where the normal world's calls are noted
+    *("secure_world", "normal_world", "normal_log_entry", "unlogged_normal_smc"),
 )
 """Variables of the firmware that say something about the last program or park, not about the machine."""
 

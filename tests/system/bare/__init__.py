@@ -51,6 +51,12 @@ class Operation(IntEnum):
     CHANGE_INTERRUPTS = 6
     READ_INTERRUPTS = 7
     FORGE = 8
+    TURN = 9
+    """The normal world's turn; only beside one (tests/system/worlds)."""
+    SWITCH = 10
+    """The same, with all registers changed and read."""
+    OTHER_SPACE = 11
+    """An SMC from another address space than the one that has said that the Trusted OS is ready."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +67,21 @@ class Guest:
     root_task_elf: Path
 
 
-def build_guest(config: MachineConfig, directory: Path, smc_at_boot: int | None = None) -> Guest:
-    """Build the guest; with `smc_at_boot` it makes that SMC before anything else."""
+def build_guest(
+    config: MachineConfig, directory: Path, smc_at_boot: int | None = None, normal_world: bool = False
+) -> Guest:
+    """Build the guest; with `smc_at_boot` it makes that SMC before anything else.
+
+    With `normal_world` it is the Trusted OS of the guests in tests/system/worlds.
+    """
     (directory / "protocol.h").write_text(protocol.header())
     (directory / "machine.h").write_text(machine_header(config))
     (directory / "operations.h").write_text("".join(f"#define BARE_{o.name} {o.value}\n" for o in Operation))
     values = {"BARE_VIRTUAL": VIRTUAL, "BARE_PATTERN": PATTERN}
     if smc_at_boot is not None:
         values["BARE_SMC_AT_BOOT"] = smc_at_boot
+    if normal_world:
+        values["BARE_NORMAL_WORLD"] = 1
     defines = [f"-D{name}={value:#x}" for name, value in values.items()]
     script = (DIRECTORY / "bare.lds").read_text().replace("BARE_VIRTUAL", hex(VIRTUAL))
     (directory / "bare.lds").write_text(script.replace("BARE_PHYSICAL", hex(config.secure_ram.base)))
@@ -145,7 +158,7 @@ class BareMachine:
 
     def bank(self, name: str, which: str = "snapshot_bank") -> int:
         """A register's value in one of the firmware's banks."""
-        register = bank_register(name)
+        register = bank_register(name, self.config)
         address = self.firmware.symbol(which).address + register.offset
         return int.from_bytes(self.memory.read(address, register.size), "little")
 

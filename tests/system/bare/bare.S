@@ -6,13 +6,18 @@
 #include "protocol.h"
 #include "machine.h"
 #include "operations.h"
+#ifdef BARE_NORMAL_WORLD
+#include "../worlds/common.h"
+#endif
 
 #define BLOCK           (1 << 21)
 #define NORMAL          ((4 << 2) | (3 << 8) | (1 << 10) | 1)
 #define TABLE           3
 #define DEVICE          ((1 << 10) | 1)
 #define EL0             (1 << 6)
+#ifndef EXCHANGE
 #define EXCHANGE        BW_EXCHANGE_AREA_BASE
+#endif
 #define OFFSET          (BARE_VIRTUAL - BW_REGION_SECURE_RAM_BASE)
 
         .text
@@ -51,6 +56,10 @@ _start:
         tlbi    vmalle1
         dsb     sy
         isb
+#ifdef BARE_NORMAL_WORLD
+        ldr     x0, =BW_DISPATCHER_READY        /* comes back when the normal world passes its turn */
+        smc     #0
+#endif
         mov     x0, #0x3c0
         msr     spsr_el1, x0
         ldr     x0, =user - OFFSET
@@ -70,6 +79,7 @@ user:
         svc     #0
         b       user
 
+#ifndef BARE_NORMAL_WORLD
 .macro load_all base
     .irp number, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29
         ldr     x\number, [\base, #8 * \number]
@@ -81,6 +91,7 @@ user:
         str     x\number, [\base, #8 * \number]
     .endr
 .endm
+#endif
 .macro operation number, target
         cmp     x2, #\number
         b.eq    \target
@@ -98,6 +109,11 @@ supervisor:
         operation BARE_CHANGE_REGISTERS, change_registers
         operation BARE_CHANGE_INTERRUPTS, change_interrupts
         operation BARE_READ_INTERRUPTS, read_interrupts
+#ifdef BARE_NORMAL_WORLD
+        operation BARE_TURN, give_turn
+        operation BARE_SWITCH, switch_registers
+        operation BARE_OTHER_SPACE, smc_from_other_space
+#endif
         mov     x0, #0                          /* BARE_FORGE: wait without the nonce */
         eret
 
@@ -218,6 +234,10 @@ read_interrupts:
 change_interrupts:
         interrupts interrupt_change, x30
         b       leave
+
+#ifdef BARE_NORMAL_WORLD
+#include "../worlds/secure.S"
+#endif
 
         .balign 2048
 vectors:
