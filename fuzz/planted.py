@@ -103,7 +103,7 @@ def run_planted(
         return PlantedResult(**kept), True
 
     def ends(_: Campaign, finding: FindingSummary) -> bool:
-        return is_catch(finding, bug, release=settings.release) and _by_a_call(finding)
+        return is_catch(finding, bug, release=settings.release) and (bug.at_boot or _by_a_call(finding))
 
     campaign = _run(artefacts, settings, directory, bug.target, watch, ends)
     result = judge_campaign(bug, campaign, release=settings.release)

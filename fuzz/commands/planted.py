@@ -22,7 +22,7 @@ from fuzz.commands.options import (
 )
 from fuzz.mutators import Choice
 from harness.commands.options import ConfigOption, ReleaseOption
-from harness.commands.output import say, table
+from harness.commands.output import say, table, working
 from harness.configs import DEFAULT_CONFIG, load_config
 from harness.errors import InputError
 
@@ -56,13 +56,16 @@ def planted(
     preserving: Annotated[
         bool, typer.Option("--preserving", help="Patches that change nothing instead: nothing must be found.")
     ] = False,
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="No campaigns: which oracles see the stored program of each bug.")
+    ] = False,
     release: ReleaseOption = False,
     again: Annotated[bool, typer.Option("--again", help="Do not use results of earlier runs.")] = False,
 ) -> None:
     """Fuzz kernels with a deliberate bug, and tell which invariant caught it and how soon.
 
     An interrupted series goes on where it stopped. Exit code 1 if a bug was not caught, or if a patch that
-    changes nothing gave a finding.
+    changes nothing gave a finding; with --matrix, if nothing sees a stored program.
     """
     from fuzz.planted import PlantedSettings
 
@@ -79,7 +82,9 @@ def planted(
     )
     first = seed or secrets.randbelow(1 << 31) + 1
     numbers = range(first, first + seeds)
-    if preserving:
+    if matrix:
+        _matrix(names or [], settings, json_file)
+    elif preserving:
         _preserving(names or [], settings, numbers, json_file, again=again)
     else:
         _planted(names or [], settings, numbers, json_file, again=again, compare=compare)
@@ -121,6 +126,21 @@ def _planted(
     if json_file is not None:
         write_json(json_file, [vars(result) for result in results])
     _end(interrupted, len(bugs) * len(modes) * len(seeds) - len(results), [not result.caught for result in results])
+
+
+def _matrix(names: Sequence[str], settings: PlantedSettings, json_file: Path | None) -> None:
+    from fuzz import planted_matrix
+    from fuzz.planted_series import select
+
+    bugs = select(names)
+    with working(f"{len(bugs)} kernels"):
+        sights = planted_matrix.measure(bugs, settings.config, release=settings.release)
+    table(planted_matrix.HEADERS, planted_matrix.rows(sights))
+    say()
+    table(planted_matrix.ALONE_HEADERS, planted_matrix.alone_rows(sights))
+    if json_file is not None:
+        write_json(json_file, planted_matrix.as_data(sights))
+    _end(False, 0, [not sight.oracles for sight in sights.values()])
 
 
 def _preserving(

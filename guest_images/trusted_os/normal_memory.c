@@ -17,21 +17,22 @@ static word rest(word address)
 
 word normal_range(word address, word length)
 {
-    for (;;) {
+    while (length) {
         word here = rest(address);
         if (!here)
             return 0;
         if (length <= here)
-            return 1;
+            break;
         address += here;
         length -= here;
     }
+    return 1;
 }
 
 void normal_read(void *to, word address, word length)
 {
     byte *p = to;
-    for (; length; ) {
+    while (length) {
         if (length >= sizeof(word) && !((address | (word)p) % sizeof(word))) {
             *(word *)p = *(const volatile word *)address;
             p += sizeof(word), address += sizeof(word), length -= sizeof(word);
@@ -45,7 +46,7 @@ void normal_read(void *to, word address, word length)
 void normal_write(word address, const void *from, word length)
 {
     const byte *p = from;
-    for (; length; ) {
+    while (length) {
         if (length >= sizeof(word) && !((address | (word)p) % sizeof(word))) {
             *(volatile word *)address = *(const word *)p;
             p += sizeof(word), address += sizeof(word), length -= sizeof(word);

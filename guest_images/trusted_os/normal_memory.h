@@ -11,7 +11,7 @@
 
 #define NORMAL_PAGE 4096ul
 
-/* Whether all of the range is the normal world's */
+/* Whether all of the range is the normal world's; an empty one is */
 word normal_range(word address, word length);
 
 /* Of ranges that have been checked */

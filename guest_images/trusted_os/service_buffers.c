@@ -60,6 +60,8 @@ static half copy(const struct normal_buffer *from, word from_offset, const struc
 static half copy_borrowed(struct session *session, struct parameter *parameters, word from, word to, word length)
 {
     struct lent_memory lent;
+    if (!length) /* nothing that could be lent */
+        return TEE_SUCCESS;
     half result = borrow_memory(session, length, &lent);
     if (result != TEE_SUCCESS)
         return result;

@@ -16,6 +16,7 @@ from harness.errors import PatchError
 PLANTED = PATCH_DIRECTORY / "planted"
 PRESERVING = PATCH_DIRECTORY / "preserving"
 _DEFAULT_TARGET = "invocations"
+_AT_BOOT = "at boot"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class PlantedBug:
 
     `expected`: the invariant that it breaks, or the liveness outcome that it leads to. `also`: further outcomes
     that are a catch in the debug kernel, since a bug can stop it before anything is judged; `also_release` those of the
-    release kernel, which has no assertions. `target`: the fuzz target whose calls reach it.
+    release kernel, which has no assertions. `target`: the fuzz target whose calls reach it. `at_boot`: it shows before
+    any call.
     """
 
     name: str
@@ -34,6 +36,7 @@ class PlantedBug:
     target: str = _DEFAULT_TARGET
     also: tuple[str, ...] = ()
     also_release: tuple[str, ...] = ()
+    at_boot: bool = False
 
     @property
     def program(self) -> Path:
@@ -69,6 +72,7 @@ def planted_bugs() -> list[PlantedBug]:
                 fields.get("Target", _DEFAULT_TARGET),
                 _names(fields.get("Also", "")),
                 _names(fields.get("Also-release", "")),
+                _at_boot(patch),
             )
         )
     return bugs
@@ -78,6 +82,13 @@ def preserving_patches() -> list[PreservingPatch]:
     """The patches that preserve behaviour, by name. Raises PatchError for a header without its fields."""
     patches = [read_patch(path) for path in sorted(PRESERVING.glob("*.patch"))]
     return [PreservingPatch(_field(patch, "Name"), _field(patch, "Subject"), patch.path) for patch in patches]
+
+
+def _at_boot(patch: Patch) -> bool:
+    when = patch.fields.get("Shows", "")
+    if when not in ("", _AT_BOOT):
+        raise PatchError(f"{patch.path}: 'Shows: {when}' means nothing; there is only 'Shows: {_AT_BOOT}'")
+    return bool(when)
 
 
 def _field(patch: Patch, key: str) -> str:

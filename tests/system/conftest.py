@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.build.artefacts import Artefacts
-from harness.configs import MachineConfig
+from harness.configs import MachineConfig, load_config
 from harness.execution.executor import Executor
 from tests.system.toy import TOY_RANGES, build_toy
 
@@ -35,6 +35,14 @@ def toy_executor(shared_toy_executor: Executor) -> Iterator[Executor]:
     executor.control.set_omit_page(0)
     if executor.audit():
         executor.replace()
+
+
+@pytest.fixture(scope="session")
+def two_worlds() -> Artefacts:
+    """The debug build of the config with a normal world and a trusted OS."""
+    from harness.build.system import build
+
+    return build(load_config("trusted-os"))
 
 
 @pytest.fixture(scope="session")

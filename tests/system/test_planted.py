@@ -20,16 +20,18 @@ from harness.build.planted import PlantedBug, PreservingPatch, planted_bugs, pre
 from harness.build.system import build
 from harness.configs import load_config
 from harness.execution.executor import Executor
-from harness.findings.filing import Filer
 from harness.findings.judge import LIVENESS_FINDINGS, Judge
+from harness.findings.oracles import Sight, sight
 from harness.invariants.registry import get
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
-from harness.protocol import CALL_BYTES, CallState
+from harness.protocol import CallState
+from tests.planted_table import seen_by
 
 BUGS = planted_bugs()
 PRESERVING = preserving_patches()
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.yaml"))
+SEEN_BY = seen_by()
 JUDGED_ALWAYS = "world"
 """The family that is judged after each program of a campaign, from what the program changed."""
 
@@ -38,11 +40,9 @@ JUDGED_ALWAYS = "world"
 class Replay:
     """What a stored program shows on its kernel."""
 
-    shown: list[list[str]]
-    """Invariants and outcomes, in each of two runs."""
-    calls: int
-    first_call: int | None
-    """After how many calls it shows."""
+    sight: Sight
+    again: frozenset[str]
+    """What the whole program shows in a second run."""
     incremental: set[str]
     """Invariants that the check of changes alone finds violated."""
     before: set[str]
@@ -58,19 +58,15 @@ def replay(bug: PlantedBug) -> Replay:
     program = Program.load(bug.program, interface).to_bytes()
     with Executor(artefacts, coverage=False) as executor:
         judge = Judge.of(executor)
-        verdict = judge.judge(program)
-        caught = next((symptom for symptom in verdict.symptoms if symptom.name in bug.catches()), None)
-        shown = [[symptom.name for symptom in verdict.symptoms]]
-        shown.append([symptom.name for symptom in judge.judge(program).symptoms])
-        first, incremental = None, set[str]()
-        if caught is not None:
-            first = Filer(judge, artefacts, interface, Path(os.devnull)).first_call(program, caught)
-        if caught is not None and caught.name not in LIVENESS_FINDINGS:
+        seen = sight(judge, program)
+        again = frozenset(symptom.name for symptom in judge.judge(program).symptoms)
+        incremental = set[str]()
+        if LIVENESS_FINDINGS.isdisjoint(again):
             report = judge.checker.check_changed(executor.run(program))
             judge.settle(report, program)
             incremental = {violation.invariant for violation in report.violations}
         before = {symptom.name for symptom in judge.judge(b"").symptoms}
-        return Replay(shown, len(program) // CALL_BYTES, first, incremental, before, len(executor.audit()))
+        return Replay(seen, again, incremental, before, len(executor.audit()))
 
 
 def examples_on(patch: PreservingPatch) -> list[str]:
@@ -113,8 +109,14 @@ def _patches_of(item: pytest.Item) -> list[str]:
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_what_it_breaks_catches_it(bug: PlantedBug, jobs: dict[str, Future[Replay]]) -> None:
     result = jobs[bug.name].result()
-    assert all(bug.expected in shown for shown in result.shown), result.shown
-    assert result.first_call == result.calls, "the last call of the stored program shows it, and no earlier one"
+    seen = result.sight
+    if bug.at_boot:
+        assert bug.expected in seen.at_start and not seen.by_calls
+    else:
+        assert bug.expected in seen.by_calls[-1] & result.again
+        earlier = frozenset[str]().union(*seen.by_calls[:-1])
+        assert bug.expected not in earlier, "the last call of the stored program shows it, and no earlier one"
+    assert seen.oracles == SEEN_BY[bug.name], "the last column of the table in docs/planted.md"
     if bug.expected not in LIVENESS_FINDINGS and get(bug.expected).family == JUDGED_ALWAYS:
         assert bug.expected in result.incremental
     assert not result.before and not result.differences

@@ -22,7 +22,9 @@ from harness.build.planted import PlantedBug, planted_bugs, preserving_patches
 from harness.configs import load_config
 from harness.errors import InputError
 from harness.findings.judge import LIVENESS_FINDINGS
+from harness.findings.oracles import alone
 from harness.invariants.registry import invariants
+from tests.planted_table import seen_by
 
 BUG = PlantedBug("one", "what", "hang-kernel", Path("one.patch"), "smc", also=("assertion",), also_release=("lost",))
 
@@ -36,6 +38,28 @@ def test_there_are_twenty_bugs_and_each_says_what_must_find_it() -> None:
         assert bug.catches() | bug.catches(release=True) <= known, bug.name
     assert {path.stem for path in (PATCH_DIRECTORY / "planted").glob("*.yaml")} == {bug.name for bug in bugs}
     assert len(preserving_patches()) >= 5
+
+
+def test_every_oracle_alone_sees_some_bug() -> None:
+    """What the table says; that it is right says the system test of each bug."""
+    table = seen_by()
+    assert set(table) == {bug.name for bug in planted_bugs()}
+    assert all(bug.expected in table[bug.name] for bug in planted_bugs())
+    known = {checked.id for checked in invariants()} | LIVENESS_FINDINGS
+    assert set().union(*table.values()) <= known
+    assert known - set(alone(table)) == set()
+
+
+def test_a_bug_that_shows_at_boot_is_caught_before_any_call(campaigns: Campaigns, settings: PlantedSettings) -> None:
+    ended: list[bool] = []
+
+    def shows_at_boot(campaign: Campaign, until: Callable[[Campaign, FindingSummary], bool]) -> None:
+        ended.append(until(campaign, finding("hang-kernel:-:start", "hang-kernel", None)))
+
+    campaigns.until = shows_at_boot
+    planted.run_planted(replace(BUG, at_boot=True), settings)
+    planted.run_planted(BUG, settings, again=True)
+    assert ended == [True, False]
 
 
 def test_an_outcome_is_a_catch_in_the_kernel_that_it_is_for() -> None:
@@ -56,16 +80,18 @@ class Campaigns:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ran: list[CampaignSettings] = []
         self.act: Callable[[Campaign], None] = lambda campaign: None
+        self.until: Callable[..., None] = lambda campaign, until: None
         hashes = dict.fromkeys(("kernel", "firmware", "root_task", "victim", "config"), "0")
         monkeypatch.setattr(planted, "build", lambda *_, **__: SimpleNamespace(hashes=hashes, release=False))
         monkeypatch.setattr(planted, "run_campaign", self.run)
 
-    def run(self, settings: CampaignSettings, *_: Any) -> Campaign:
+    def run(self, settings: CampaignSettings, watch: Any = None, until: Any = None) -> Campaign:
         assert list(settings.directory.iterdir()) == [], "a campaign starts from an empty directory"
         (settings.directory / "corpus").mkdir()
         self.ran.append(settings)
         campaign = Campaign(settings, seconds=settings.seconds, state=State.FINISHED)
         self.act(campaign)
+        self.until(campaign, until)
         return campaign
 
 
