@@ -18,6 +18,7 @@ from tests.system.trusted_os import (
     CLOSE,
     IN,
     INOUT,
+    INVOKE,
     IS_BUSY,
     ITEM_NOT_FOUND,
     MEMORY,
@@ -283,3 +284,20 @@ def test_an_interrupt_of_the_normal_world_suspends_a_call(two_worlds: Artefacts,
     assert performed.result(Sent(done, sent.message)) == (SUCCESS, SERVICE)
     assert performed.bytes(DESTINATION, len(PATTERN)) == PATTERN
     assert performed.result(after) == (SUCCESS, SERVICE)
+
+
+def test_a_call_can_be_suspended_at_any_instruction(two_worlds: Artefacts, tmp_path: Path) -> None:
+    """The normal world's timer expires in the middle of copies: each goes on where it was, and is complete."""
+    script = prepared()
+    length, timer = len(PATTERN), 30
+    script.store(GICD, 1)
+    script.store(GICD + 0x100, 1 << timer)
+    script.store(GICC + 4, 0xFF)
+    script.store(GICC, 1)
+    message = SHARED + 0x8000
+    script.put(INVOKE, [temporary(IN, SOURCE, length), temporary(OUT, DESTINATION, length)], at=message, session=1)
+    copies = script.timed_copies(message, 50, 200, DESTINATION, length, GICC)
+    performed = perform(two_worlds, script, tmp_path)
+    wrong, interruptions, halfway = performed.results[copies][:3]
+    assert not wrong
+    assert interruptions > 0 and halfway > 0

@@ -27,7 +27,7 @@ from harness.packages import tool
 
 HERE = Path(__file__).parent
 STEP_WORDS, RESULT_WORDS = 9, 8
-CALL, LOAD, STORE, BYTES = range(4)
+CALL, LOAD, STORE, BYTES, TIMED_COPIES = range(5)
 
 MEMORY, SHARED, SHARED_END = 0x4040_0000, 0x4060_0000, 0x4064_0000
 PAGE = 0x1000
@@ -97,6 +97,10 @@ class Script:
         """Put bytes into memory."""
         self._step(BYTES, address, len(data), len(self.data))
         self.data += data
+
+    def timed_copies(self, message: int, ticks: int, count: int, destination: int, length: int, gicc: int) -> int:
+        """Interrupted calls (guest.c says what they do and what the result is)."""
+        return self._step(TIMED_COPIES, message, ticks, count, destination, length, gicc)
 
     def put(
         self, command: int, parameters: Sequence[Parameter] = (), *, at: int, function: int = 0, session: int = 0,

@@ -2,7 +2,7 @@
 /* A normal world that performs a list of steps (__init__.py writes it) and then waits for ever. */
 typedef unsigned long word;
 
-enum kind { CALL, LOAD, STORE, BYTES };
+enum kind { CALL, LOAD, STORE, BYTES, TIMED_COPIES };
 
 struct step {
     word kind;
@@ -32,6 +32,45 @@ static void call(const word *x, word *result)
         result[i] = after[i];
 }
 
+static word bytes_until_zero(const volatile unsigned char *p, word length)
+{
+    word count = 0;
+    while (count < length && p[count])
+        count++;
+    return count;
+}
+
+/*
+ * A call with a message (x0), again and again, with the timer set to expire ever later: from 0 ticks on in
+ * steps (x1), as often as x2 says. The call writes x4 bytes, none of them zero, to x3. The interrupt controller's
+ * CPU interface is at x5. Result: calls that went wrong, interruptions, and those that came when some of the bytes
+ * were written and some not.
+ */
+static void timed_copies(const word *x, word *result)
+{
+    volatile unsigned char *destination = (volatile unsigned char *)x[3];
+    volatile unsigned int *interface = (volatile unsigned int *)x[5];
+    for (word i = 0; i < x[2]; i++) {
+        for (word b = 0; b < x[4]; b++)
+            destination[b] = 0;
+        word registers[8] = {0x32000004, 0, x[0]};
+        __asm__ volatile("msr cntp_tval_el0, %0\n\tmsr cntp_ctl_el0, %1\n\tisb" : : "r"(i * x[1]), "r"(1ul));
+        for (;;) {
+            call(registers, registers);
+            if (registers[0] != 0xffff0004)
+                break;
+            word written = bytes_until_zero(destination, x[4]);
+            result[1]++;
+            result[2] += written && written < x[4];
+            __asm__ volatile("msr cntp_ctl_el0, xzr\n\tisb");
+            interface[4] = interface[3]; /* end of interrupt := acknowledge */
+            registers[0] = 0x32000003;
+        }
+        __asm__ volatile("msr cntp_ctl_el0, xzr\n\tisb");
+        result[0] += registers[0] || bytes_until_zero(destination, x[4]) != x[4];
+    }
+}
+
 void perform_steps(void)
 {
     word *result = results[0];
@@ -46,6 +85,9 @@ void perform_steps(void)
             break;
         case STORE:
             *(volatile unsigned int *)x[0] = (unsigned int)x[1];
+            break;
+        case TIMED_COPIES:
+            timed_copies(x, result);
             break;
         case BYTES:
             for (word i = 0; i < x[1]; i++)
