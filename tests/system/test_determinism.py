@@ -6,17 +6,34 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+from collections.abc import Iterator
 
 import pytest
 
 from harness.build.artefacts import Artefacts
+from harness.build.system import build
+from harness.configs import DEFAULT_CONFIG, load_config
 from harness.execution.executor import Executor
 from harness.execution.observation import Observation
 from harness.protocol import CALL_BYTES
+from tests.system.worlds import TRUSTED_OS
 
 TIMES = 100
 COLD_BOOTS = int(os.environ.get("BOTHWORLDS_COLD_BOOTS", "5"))
 """The evidence was taken with 100."""
+
+
+@pytest.fixture(scope="module", params=[DEFAULT_CONFIG, TRUSTED_OS])
+def artefacts(request: pytest.FixtureRequest) -> Artefacts:
+    """The debug build without a normal world, then with one."""
+    return build(load_config(str(request.param)))
+
+
+@pytest.fixture(scope="module")
+def shared_executor(artefacts: Artefacts) -> Iterator[Executor]:
+    """One parked machine of it."""
+    with Executor(artefacts) as machine:
+        yield machine
 
 
 def programs(count: int) -> list[bytes]:
@@ -63,9 +80,9 @@ def test_from_cold_boots(artefacts: Artefacts) -> None:
 
 
 @pytest.mark.parametrize("release", [False, True])
-def test_step_by_step(artefacts: Artefacts, release_artefacts: Artefacts, release: bool) -> None:
+def test_step_by_step(artefacts: Artefacts, release: bool) -> None:
     """A program that stops after k calls has done what the whole program's first k calls do."""
-    with Executor(release_artefacts if release else artefacts) as executor:
+    with Executor(build(artefacts.config, release=True) if release else artefacts) as executor:
         program = programs(1)[0]
         whole = executor.run(program).results.copy()
         for k in range(1, 17):

@@ -11,7 +11,7 @@ from harness.build.artefacts import Artefacts
 from harness.build.smc_functions import NOT_SUPPORTED, Caller, load_smc_functions
 from harness.configs import load_config
 from harness.protocol import Command, ParkStatus
-from tests.system.worlds import NormalOperation, WorldsMachine, build_worlds, worlds_machine
+from tests.system.worlds import TRUSTED_OS, NormalOperation, WorldsMachine, build_worlds, worlds_machine
 
 FUNCTIONS = {function.name: function for function in load_smc_functions()}
 SMC = {name: function.id for name, function in FUNCTIONS.items()}
@@ -24,7 +24,7 @@ DIRTY = 0xDEAD_BEEF << 32
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Artefacts:
-    return build_worlds(load_config("trusted-os"), tmp_path_factory.mktemp("worlds"))
+    return build_worlds(load_config(TRUSTED_OS), tmp_path_factory.mktemp("worlds"))
 
 
 @pytest.fixture(scope="module")

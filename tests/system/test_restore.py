@@ -11,15 +11,31 @@ import pytest
 
 from harness.build.artefacts import Artefacts
 from harness.build.registers import bank_register
+from harness.build.system import build
+from harness.configs import DEFAULT_CONFIG, load_config
 from harness.execution.executor import Executor
 from harness.execution.observation import Outcome
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
 from harness.protocol import CALL_BYTES
+from tests.system.worlds import TRUSTED_OS
 
 PROGRAMS = 1000
 SEQUENCE_REGISTERS = {"x22", "x23", "w22", "w23"}
 """EL3's loop holds the number of the message that it waits for."""
+
+
+@pytest.fixture(scope="module", params=[DEFAULT_CONFIG, TRUSTED_OS])
+def artefacts(request: pytest.FixtureRequest) -> Artefacts:
+    """The debug build without a normal world, then with one."""
+    return build(load_config(str(request.param)))
+
+
+@pytest.fixture(scope="module")
+def shared_executor(artefacts: Artefacts) -> Iterator[Executor]:
+    """One parked machine of it."""
+    with Executor(artefacts) as machine:
+        yield machine
 
 
 def random_programs(seed: int, count: int) -> Iterator[bytes]:
@@ -46,8 +62,13 @@ def test_equals_the_snapshot(executor: Executor) -> None:
     probes = list(random_programs(99, 20))
     registers = registers_after(executor)
     expected = [results_of(executor, probe) for probe in probes]
-    outcomes = {executor.run(program).status for program in random_programs(1, PROGRAMS)}
+    outcomes, worlds = set(), set()
+    for program in random_programs(1, PROGRAMS):
+        observation = executor.run(program)
+        outcomes.add(observation.status)
+        worlds.add(int(observation.report["scr_el3"]) & 1)
     assert {Outcome.DONE, Outcome.BLOCKED} <= outcomes
+    assert worlds == ({0} if executor.config.normal_world is None else {0, 1}), "which world parked"
     assert not executor.audit()
     assert not different(registers, registers_after(executor))
     assert [results_of(executor, probe) for probe in probes] == expected

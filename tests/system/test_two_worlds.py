@@ -20,6 +20,7 @@ from tests.system.worlds import (
     OF_EL2,
     PASS_TURN,
     SHARED,
+    TRUSTED_OS,
     Dump,
     NormalOperation,
     WorldsMachine,
@@ -43,7 +44,7 @@ def with_level(config: MachineConfig, level: Level, save_el2: bool) -> MachineCo
 
 @pytest.fixture(scope="module")
 def two_worlds() -> MachineConfig:
-    return load_config("trusted-os")
+    return load_config(TRUSTED_OS)
 
 
 @pytest.fixture(scope="module", params=["el1", "el2", "el2-saved"])

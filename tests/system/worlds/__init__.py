@@ -25,6 +25,8 @@ from harness.protocol import ParkStatus
 from tests.system.bare import BareMachine, Operation, build_guest, guest_artefacts, program_bytes
 
 DIRECTORY = Path(__file__).parent
+TRUSTED_OS = "trusted-os"
+"""The config with a normal world."""
 PASS_TURN = 0x03000001
 # Byte offsets in the exchange area: the normal world's operation, the answer to its calls; its registers
 # afterwards, the calls that the Trusted OS saw; what each world read of its registers.
