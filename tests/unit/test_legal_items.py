@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Every odd state that docs/invariants.md calls legal is one that a test leads to, and the other way round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from harness.invariants.registry import invariants
+from tests.legal_items import DOCUMENT, legal_items
+from tests.system.odd_states import ODD_STATES
+
+PROGRAMS = Path(__file__).resolve().parents[1] / "system" / "legal_states.yaml"
+
+
+def test_every_legal_state_is_led_to() -> None:
+    items = legal_items()
+    assert items == set(ODD_STATES)
+    assert {invariant for invariant, _ in items} <= {entry.id for entry in invariants()}
+    assert DOCUMENT.read_text().count("\nLegal: ") == len({invariant for invariant, _ in items})
+
+
+def test_their_programs_are_there() -> None:
+    programs = yaml.safe_load(PROGRAMS.read_text())
+    assert {state.program for state in ODD_STATES.values() if state.program is not None} <= set(programs)
