@@ -96,7 +96,7 @@ def run_planted(
 
     Raises KeyboardInterrupt if the campaign was interrupted: what it did is done again the next time.
     """
-    artefacts = build(settings.config, release=settings.release, extra_patches=[bug.path])
+    artefacts = build(bug.on(settings.config), release=settings.release, extra_patches=[bug.path])
     directory = settings.directory / bug.name
     identity = _identity(artefacts, settings, bug.target)
     if not again and (kept := _read_kept(directory / RESULT_FILE, identity, settings.seconds)) is not None:

@@ -41,7 +41,7 @@ def replay_program(bug: PlantedBug, config: MachineConfig, *, release: bool, dir
     started = time.monotonic()
     record = PlantedRecord(name=bug.name, expected=bug.expected, state=Caught.ERROR)
     try:
-        artefacts = build(config, release=release, extra_patches=[bug.path])
+        artefacts = build(bug.on(config), release=release, extra_patches=[bug.path])
         with bench(artefacts, directory) as machine:
             record.shown = machine.shown(machine.load(bug.program))
     except OutputError:

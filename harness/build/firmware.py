@@ -14,7 +14,7 @@ from harness import protocol
 from harness.build import registers, smc_functions
 from harness.build.artefacts import PROJECT
 from harness.build.cache import publish
-from harness.build.patches import apply_patches
+from harness.build.patches import patched_sources
 from harness.configs import INTERRUPT_LINES, MachineConfig
 from harness.errors import BuildFailure, ImageError, InputError
 from harness.kernel_state.elf import Elf
@@ -89,21 +89,7 @@ def build_firmware(config: MachineConfig, patches: Sequence[Path] = ()) -> Firmw
     `patches` are applied to its sources first. The same inputs give the same bytes, wherever the checkout lies.
     Raises PatchError, BuildFailure with the tools' output, MissingPackage without the cross compiler.
     """
-    return _built(config, _patched(patches) if patches else SOURCES)
-
-
-def _patched(patches: Sequence[Path]) -> Path:
-    """The sources with patches applied, in the cache."""
-    digest = hashlib.sha256()
-    for path in [*sorted(SOURCES.iterdir()), *patches]:
-        digest.update(path.read_bytes())
-    sources = SOURCES.relative_to(PROJECT)
-
-    def fill(work: Path) -> None:
-        shutil.copytree(SOURCES, work / sources)
-        apply_patches(work, patches)
-
-    return publish(f"firmware-source-{digest.hexdigest()[:32]}", fill) / sources
+    return _built(config, patched_sources(SOURCES, patches))
 
 
 def own_firmware(config: MachineConfig, path: Path) -> FirmwareBuild:

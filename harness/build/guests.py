@@ -16,6 +16,7 @@ from harness.build.cache import publish
 from harness.build.firmware import machine_header
 from harness.build.guest_tables import constants_header, label_checks, population_header, tables_header
 from harness.build.kernel import KernelBuild
+from harness.build.patches import patched_sources
 from harness.configs import MachineConfig
 from harness.errors import BuildFailure
 from harness.kernel_state.elf import Elf
@@ -67,11 +68,18 @@ def build_interface(
     return Interface.generate(kernel.source, configuration_macros(kernel), population=population, config=config)
 
 
-def build_root_task(config: MachineConfig, kernel: KernelBuild, population: Population | None = None) -> GuestBuild:
+def build_root_task(
+    config: MachineConfig,
+    kernel: KernelBuild,
+    population: Population | None = None,
+    *,
+    trusted_os_patches: Sequence[Path] = (),
+) -> GuestBuild:
     """Compile the root task for a machine config and a kernel, or take it from the cache.
 
-    Without a `population` it sets up the project's. The same inputs give the same bytes, wherever the
-    checkout lies. Raises BuildFailure with the tools' output, MissingPackage without the cross compiler.
+    Without a `population` it sets up the project's. `trusted_os_patches` are applied to the Trusted OS's sources
+    first. The same inputs give the same bytes, wherever the checkout lies. Raises PatchError, BuildFailure with the
+    tools' output, MissingPackage without the cross compiler.
     """
     compiler = tool(COMPILER, "it compiles the root task")
     interface = build_interface(kernel, population, config)
@@ -84,10 +92,11 @@ def build_root_task(config: MachineConfig, kernel: KernelBuild, population: Popu
         "label_checks.c": label_checks(interface, labels),
         INTERFACE_FILE: json.dumps(interface.to_data(), indent=1) + "\n",
     }
-    directories = [SOURCES]
+    directories, trusted_os = [SOURCES], None
     if config.normal_world is not None:
         headers["machine.h"] = machine_header(config)
-        directories.append(TRUSTED_OS)
+        trusted_os = patched_sources(TRUSTED_OS, trusted_os_patches)
+        directories.append(trusted_os)
     sources = [path for directory in directories for path in sorted(directory.iterdir()) if path.suffix in _SUFFIXES]
     version = _run([compiler, "--version"], SOURCES)
     digest = hashlib.sha256(repr((COMPILE, LINK, version, headers, kernel.release)).encode())
@@ -96,12 +105,9 @@ def build_root_task(config: MachineConfig, kernel: KernelBuild, population: Popu
     for path in [*sources, *included]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     key = digest.hexdigest()
-    trusted_os = config.normal_world is not None
-    directory = publish(
-        f"root-task-{key[:32]}", lambda work: _build(compiler, kernel, interface, headers, work, trusted_os=trusted_os)
-    )
+    made = publish(f"root-task-{key[:32]}", lambda work: _build(compiler, kernel, interface, headers, work, trusted_os))
     return GuestBuild(
-        directory / "root_task.elf", directory / "victim.elf", key, directory / "trusted_os.elf" if trusted_os else None
+        made / "root_task.elf", made / "victim.elf", key, None if trusted_os is None else made / "trusted_os.elf"
     )
 
 
@@ -117,16 +123,26 @@ def _includes(kernel: KernelBuild) -> list[Path]:
 
 
 def _build(
-    compiler: str, kernel: KernelBuild, interface: Interface, headers: dict[str, str], work: Path, *, trusted_os: bool
+    compiler: str,
+    kernel: KernelBuild,
+    interface: Interface,
+    headers: dict[str, str],
+    work: Path,
+    trusted_os: Path | None,
 ) -> None:
-    """Leave root_task.elf, victim.elf, trusted_os.elf, the interface and the generated headers in `work`."""
+    """Leave root_task.elf, victim.elf, trusted_os.elf, the interface and the generated headers in `work`.
+
+    `trusted_os`: where the Trusted OS's sources lie, if there is one.
+    """
     for name, text in headers.items():
         (work / name).write_text(text)
-    include = [work, SOURCES.relative_to(PROJECT), TRUSTED_OS.relative_to(PROJECT), *_includes(kernel)]
+    include = [work, SOURCES.relative_to(PROJECT), _name(trusted_os or TRUSTED_OS), *_includes(kernel)]
     addresses = interface.population.addresses
     # Debug information names files as they lie in the project, so that gdb finds them from there.
     maps = [f"-ffile-prefix-map={PROJECT}=.", f"-ffile-prefix-map={work}=generated"]
     maps += [f"-ffile-prefix-map={kernel.source.parent}=kernel"]
+    if trusted_os is not None:
+        maps.append(f"-ffile-prefix-map={trusted_os}={TRUSTED_OS.relative_to(PROJECT)}")
     compile_ = [compiler, *COMPILE, *maps, *(f"-I{path}" for path in include), "-DHAVE_AUTOCONF"]
 
     def objects(sources: Sequence[str], directory: Path = SOURCES) -> list[str]:
@@ -134,7 +150,7 @@ def _build(
         for source in sources:
             output = work / f"{directory.name}_{source.replace('.', '_')}.o"
             path = directory / source
-            name = str(path.relative_to(PROJECT)) if path.is_file() else str(work / source)
+            name = str(_name(path) if path.is_file() else work / source)
             _run([*compile_, "-o", str(output), name], PROJECT)
             made.append(output.name)
         return made
@@ -157,11 +173,11 @@ def _build(
     with (work / "constants.h").open("a") as file:
         file.write(f"#define CODE_PAGES {pages}\n")
     parts = list(_SUPERVISOR)
-    if trusted_os:
+    if trusted_os is not None:
         parts += _OF_NORMAL_WORLD
-        sources = sorted(path.name for path in TRUSTED_OS.iterdir() if path.suffix in (".S", ".c"))
-        script = TRUSTED_OS / "trusted_os.lds"
-        link("trusted_os.elf", script, "TRUSTED_OS_IMAGE", addresses.code, objects(sources, TRUSTED_OS))
+        sources = sorted(path.name for path in trusted_os.iterdir() if path.suffix in (".S", ".c"))
+        script = trusted_os / "trusted_os.lds"
+        link("trusted_os.elf", script, "TRUSTED_OS_IMAGE", addresses.code, objects(sources, trusted_os))
         image("trusted_os")
         pages = (Elf(work / "trusted_os.elf").symbols["writable_end"].address - addresses.code) // protocol.PAGE
         with (work / "constants.h").open("a") as file:
@@ -172,6 +188,11 @@ def _build(
     )  # fmt: skip
     for path in work.glob("*.o"):
         path.unlink()
+
+
+def _name(path: Path) -> Path:
+    """How a tool that runs in the project's directory is told a path: without the project's, if it lies there."""
+    return path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
 
 
 def _run(command: list[str], directory: Path) -> str:

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 
 from harness.build.artefacts import PROJECT
@@ -22,9 +24,19 @@ from harness.build.cache import publish
 from harness.errors import PatchError
 
 PATCH_DIRECTORY = PROJECT / "kernel_patches"
-FIRMWARE_PATHS = "guest_images/firmware/"
-"""How paths begin that a patch of the firmware names; all others are the kernel's."""
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+
+
+class Part(StrEnum):
+    """What a patch changes."""
+
+    KERNEL = "kernel"
+    FIRMWARE = "firmware"
+    TRUSTED_OS = "trusted OS"
+
+
+PART_PATHS = {Part.FIRMWARE: "guest_images/firmware/", Part.TRUSTED_OS: "guest_images/trusted_os/"}
+"""How paths begin in patches of the project's own code; all others are the kernel's."""
 
 
 @dataclass
@@ -178,15 +190,37 @@ def read_series(directory: Path = PATCH_DIRECTORY) -> list[Path]:
     return paths
 
 
-def for_firmware(path: Path) -> bool:
-    """Whether a patch changes the project's firmware, by paths below `guest_images/firmware/`, and not the kernel.
+def part_of(path: Path) -> Part:
+    """What a patch changes, by the paths in it. Raises PatchError for one that changes several parts."""
+    changes = read_patch(path).changes
+    parts = {_part(change.path) for change in changes}
+    if len(parts) > 1:
+        names = " and ".join(part.value for part in Part if part in parts)
+        raise PatchError(f"{path}: changes {names}; make one patch for each")
+    return parts.pop()
 
-    Raises PatchError for one that changes both.
-    """
-    places = {change.path.startswith(FIRMWARE_PATHS) for change in read_patch(path).changes}
-    if len(places) == 2:
-        raise PatchError(f"{path}: changes kernel and firmware; make one patch for each")
-    return places == {True}
+
+def _part(name: str) -> Part:
+    for part, directory in PART_PATHS.items():
+        if name.startswith(directory):
+            return part
+    return Part.KERNEL
+
+
+def patched_sources(directory: Path, patches: Sequence[Path]) -> Path:
+    """A copy of a directory of the project's sources with patches applied, in the cache; without patches itself."""
+    if not patches:
+        return directory
+    digest = hashlib.sha256()
+    for path in [*sorted(directory.iterdir()), *patches]:
+        digest.update(path.read_bytes())
+    sources = directory.relative_to(PROJECT)
+
+    def fill(work: Path) -> None:
+        shutil.copytree(directory, work / sources)
+        apply_patches(work, patches)
+
+    return publish(f"{directory.name}-source-{digest.hexdigest()[:32]}", fill) / sources
 
 
 def apply_patch(patch: Patch, directory: Path) -> None:

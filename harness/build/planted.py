@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Deliberate bugs, and patches that change nothing: what the harness is measured with.
 
-`kernel_patches/planted/` holds bugs of the kernel and of the firmware, each with a stored program that
+`kernel_patches/planted/` holds bugs of the kernel, the firmware and the Trusted OS, each with a stored program that
 shows it; `kernel_patches/preserving/` holds patches after which everything must be as before.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.build.patches import PATCH_DIRECTORY, Patch, read_patch
+from harness.configs import MachineConfig, load_config
 from harness.errors import PatchError
 
 PLANTED = PATCH_DIRECTORY / "planted"
@@ -21,12 +22,12 @@ _AT_BOOT = "at boot"
 
 @dataclass(frozen=True)
 class PlantedBug:
-    """A bug put into the kernel or the firmware on purpose, and what must find it.
+    """A bug put into the kernel, the firmware or the Trusted OS on purpose, and what must find it.
 
     `expected`: the invariant that it breaks, or the liveness outcome that it leads to. `also`: further outcomes
     that are a catch in the debug kernel, since a bug can stop it before anything is judged; `also_release` those of the
     release kernel, which has no assertions. `target`: the fuzz target whose calls reach it. `at_boot`: it shows before
-    any call.
+    any call. `config`: the machine config that has what it is in; empty if all have.
     """
 
     name: str
@@ -37,6 +38,11 @@ class PlantedBug:
     also: tuple[str, ...] = ()
     also_release: tuple[str, ...] = ()
     at_boot: bool = False
+    config: str = ""
+
+    def on(self, usual: MachineConfig) -> MachineConfig:
+        """The config that shows it: its own, otherwise the usual one."""
+        return load_config(self.config) if self.config else usual
 
     @property
     def program(self) -> Path:
@@ -73,6 +79,7 @@ def planted_bugs() -> list[PlantedBug]:
                 _names(fields.get("Also", "")),
                 _names(fields.get("Also-release", "")),
                 _at_boot(patch),
+                fields.get("Config", ""),
             )
         )
     return bugs

@@ -13,7 +13,7 @@ from harness.build.flash import build_flash
 from harness.build.guests import build_root_task
 from harness.build.kernel import build_kernel
 from harness.build.normal_world import build_normal_world
-from harness.build.patches import for_firmware
+from harness.build.patches import Part, part_of
 from harness.build.plugin import build_plugin
 from harness.configs import MachineConfig
 from harness.errors import PatchError
@@ -37,17 +37,21 @@ def build(
 ) -> Artefacts:
     """Build the system that a config describes, or take its parts from the cache.
 
-    `extra_patches` are applied on top of the series, or to the project's firmware; `own` says what of it is the
-    user's. Raises PatchError for a patch that does not apply, BuildFailure with the tool's output, MissingPackage
-    for a tool that is not installed.
+    `extra_patches` are applied on top of the series, or to the project's firmware or Trusted OS; `own` says what of it
+    is the user's. Raises PatchError for a patch that does not apply, BuildFailure with the tool's output,
+    MissingPackage for a tool that is not installed.
     """
     version = check_version(config, tool(PROGRAM))
-    of_firmware = [path for path in extra_patches if for_firmware(path)]
+    patches: dict[Part, list[Path]] = {part: [] for part in Part}
+    for path in extra_patches:
+        patches[part_of(path)].append(path)
+    of_firmware, of_trusted_os = patches[Part.FIRMWARE], patches[Part.TRUSTED_OS]
     if of_firmware and own.firmware is not None:
         raise PatchError(f"{of_firmware[0]}: changes the project's firmware, and another one was given")
-    of_kernel = [path for path in extra_patches if path not in of_firmware]
-    kernel = build_kernel(config, release=release, extra_patches=of_kernel, own=own)
-    guests = build_root_task(config, kernel)
+    if of_trusted_os and config.normal_world is None:
+        raise PatchError(f"{of_trusted_os[0]}: changes the Trusted OS, and config '{config.name}' has none")
+    kernel = build_kernel(config, release=release, extra_patches=patches[Part.KERNEL], own=own)
+    guests = build_root_task(config, kernel, trusted_os_patches=of_trusted_os)
     firmware = build_firmware(config, of_firmware) if own.firmware is None else own_firmware(config, own.firmware)
     normal_world = None
     if config.normal_world is not None:

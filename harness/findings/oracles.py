@@ -44,7 +44,7 @@ def sight(judge: Judge, program: bytes) -> Sight:
 
 def sight_of(bug: PlantedBug, config: MachineConfig, *, release: bool = False) -> Sight:
     """Build the kernel with a bug, boot it, and run the stored program."""
-    artefacts = build(config, release=release, extra_patches=[bug.path])
+    artefacts = build(bug.on(config), release=release, extra_patches=[bug.path])
     program = Program.load(bug.program, Interface.load(artefacts)).to_bytes()
     with Executor(artefacts, coverage=False) as executor:
         return sight(Judge.of(executor), program)

@@ -46,6 +46,13 @@ def two_worlds() -> Artefacts:
 
 
 @pytest.fixture(scope="session")
+def two_worlds_executor(two_worlds: Artefacts) -> Iterator[Executor]:
+    """One parked machine with a normal world. Each `run` starts from the snapshot."""
+    with Executor(two_worlds) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="session")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory for the files of a test."""
     return tmp_path_factory.mktemp("scratch")

@@ -53,7 +53,7 @@ class Replay:
 
 def replay(bug: PlantedBug) -> Replay:
     """Build, boot, run the stored program."""
-    artefacts = build(load_config(), extra_patches=[bug.path])
+    artefacts = build(bug.on(load_config()), extra_patches=[bug.path])
     interface = Interface.load(artefacts)
     program = Program.load(bug.program, interface).to_bytes()
     with Executor(artefacts, coverage=False) as executor:
@@ -123,9 +123,10 @@ def test_what_it_breaks_catches_it(bug: PlantedBug, jobs: dict[str, Future[Repla
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_the_kernel_without_it_is_not_blamed(bug: PlantedBug, executor: Executor) -> None:
-    judge = Judge.of(executor)
-    program = Program.load(bug.program, Interface.load(executor.artefacts)).to_bytes()
+def test_the_kernel_without_it_is_not_blamed(bug: PlantedBug, request: pytest.FixtureRequest) -> None:
+    machine: Executor = request.getfixturevalue("two_worlds_executor" if bug.config else "executor")
+    judge = Judge.of(machine)
+    program = Program.load(bug.program, Interface.load(machine.artefacts)).to_bytes()
     verdict = judge.judge(program)
     assert verdict.symptoms == () and judge.start == ()
     # A victim may have ended its own life, as by deleting the ASID pool, but calls were performed.

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from harness.build.artefacts import PROJECT
 from harness.build.patches import (
+    PART_PATHS,
     PATCH_DIRECTORY,
+    Part,
     _apply_hunks,
     apply_patch,
     apply_patches,
-    for_firmware,
     line_counts,
+    part_of,
     read_patch,
     read_series,
 )
@@ -158,7 +160,7 @@ def test_series_planted_bugs_and_fixes_apply(tmp_path: Path) -> None:
     for path in [*(bug.path for bug in bugs), *(patch.path for patch in preserving_patches()), *fixes]:
         patch = read_patch(path)
         copy = tmp_path / path.stem
-        sources = PROJECT if for_firmware(path) else tree
+        sources = PROJECT if part_of(path) in PART_PATHS else tree
         for change in patch.changes:
             (copy / change.path).parent.mkdir(parents=True, exist_ok=True)
             if not change.creates:
@@ -166,14 +168,15 @@ def test_series_planted_bugs_and_fixes_apply(tmp_path: Path) -> None:
         apply_patch(patch, copy)
 
 
-def test_a_patch_is_for_the_kernel_or_for_the_firmware(tmp_path: Path) -> None:
+def test_a_patch_is_for_the_kernel_the_firmware_or_the_trusted_os(tmp_path: Path) -> None:
     kernel = write_patch(tmp_path / "kernel.patch", BEFORE, BEFORE.replace("line 3", "line three"), "src/a.c")
     firmware = write_patch(tmp_path / "smc.patch", BEFORE, BEFORE.replace("line 3", "3"), "guest_images/firmware/a.S")
-    assert not for_firmware(kernel) and for_firmware(firmware)
+    trusted = write_patch(tmp_path / "os.patch", BEFORE, BEFORE.replace("line 3", "3"), "guest_images/trusted_os/a.c")
+    assert [part_of(path) for path in (kernel, firmware, trusted)] == [Part.KERNEL, Part.FIRMWARE, Part.TRUSTED_OS]
     both = tmp_path / "both.patch"
     both.write_text(kernel.read_text() + firmware.read_text())
     with pytest.raises(PatchError, match="changes kernel and firmware; make one patch for each"):
-        for_firmware(both)
+        part_of(both)
 
 
 def test_the_documentation_counts_the_world_tag_as_it_is() -> None:
