@@ -87,7 +87,15 @@ function park
         report_register scr_el3, BW_REPORT_SCR_EL3
         report_register vbar_el1, BW_REPORT_VBAR_EL1
 #ifdef BW_NORMAL_WORLD
-        /* What the world that parks really has: for judges, who need not believe the switch. */
+        /* The kernel's address spaces, whichever world parks */
+        mrs     x0, scr_el3
+        tbz     x0, #SCR_NS_BIT, 1f
+        address x1, secure_world
+        ldr     x0, [x1, #BW_BANK_TTBR0_EL1]
+        str     x0, [x19, #BW_REPORT_TTBR0_EL1]
+        ldr     x0, [x1, #BW_BANK_TTBR1_EL1]
+        str     x0, [x19, #BW_REPORT_TTBR1_EL1]
+1:      /* What the world that parks really has: for judges, who need not believe the switch. */
         address x17, current_bank
         bl      save_bank
 #endif

@@ -5,6 +5,7 @@
  */
 #include "dispatcher.h"
 #include "kernel.h"
+#include "optee.h"
 #include "registry.h"
 
 /* w1: number of the victim that gets the turn; of none: the caller only waits */
@@ -16,8 +17,9 @@ static void serve(struct call *call)
         return;
     if (call->arguments[0] < VICTIMS)
         signal(SLOT_TURN + call->arguments[0]);
-    wait_for_events(EVENT_TURN);
-    call->results[0] = CALL_SUCCESS;
+    /* An interrupt of its own: the caller takes it, and waits again. */
+    word turn = wait_for_events(EVENT_TURN | EVENT_FOREIGN_INTERRUPT) & EVENT_TURN;
+    call->results[0] = turn ? CALL_SUCCESS : OPTEE_RPC_FOREIGN_INTERRUPT;
 }
 
 REGISTER_TEE(turns) = {

@@ -251,7 +251,9 @@ def _show(tally: Tally, view: View | None, depth: int | None) -> None:
         _show_tree(node, depth)
     rows = []
     for entry in invariants():
-        judged, broken = tally.judged.get(entry.id, 0), tally.messages.get(entry.id, {})
+        if entry.id not in tally.judged:
+            continue  # of a family that this machine has nothing for
+        judged, broken = tally.judged[entry.id], tally.messages.get(entry.id, {})
         if broken:
             state = Text("VIOLATED", "red")
         elif judged:

@@ -266,7 +266,7 @@ class WorldChanges:
         differ from the snapshot, `report` the words of EL3's report (protocol.REPORT). `words` are the numbers in
         secure RAM of the words that differ, if somebody has looked already.
         """
-        if not self.exact or report[_SCR_EL3] != self._facts.scr_el3:
+        if not self.exact or report[_SCR_EL3] not in self._facts.scr_el3:
             return False
         if report[_TTBR1] & _TTBR_ADDRESS != self._facts.kernel_root:
             return False

@@ -22,6 +22,7 @@ from harness.invariants import (  # noqa: F401 (they register their invariants)
     liveness,
     objects,
     threads,
+    two_worlds,
     untyped,
     vspace,
     world,
@@ -32,6 +33,7 @@ from harness.invariants.definitions import Context, Facts, Invariant, Judgement,
 from harness.invariants.novelty import Novelty
 from harness.invariants.regions import RegionMap
 from harness.invariants.smc import SmcAuthority, log_entries
+from harness.invariants.two_worlds import TwoWorlds
 from harness.kernel_state.elf import Elf
 from harness.kernel_state.layout import Layout
 from harness.kernel_state.memory import MemoryImage, Ram, read_optional
@@ -44,6 +46,9 @@ ENTRY_POINT_GROUP = "bothworlds.invariants"
 ANSWERS_EVERY = 32
 """Of so many programs that are judged by their changes, one has its answers compared, for which a quarter of its calls
 needs the state right before them."""
+
+_EACH_PROGRAM = (world.FAMILY, two_worlds.FAMILY)
+"""Families that are judged after each program."""
 
 
 @dataclass
@@ -91,7 +96,7 @@ class Checker:
     `snapshot_memory` is the state that every program starts from: what must never change is taken
     from it. `interface` lets smc_authority compare SMCs with a program's calls; without it they are
     not judged. `firmware_elf` lets el3_untouched compare the firmware's constants where memory holds
-    them.
+    them. With both of them the two-worlds family is judged, too, where the config has a normal world.
 
     Raises ImageError if the snapshot holds no kernel state of this layout.
     """
@@ -120,11 +125,14 @@ class Checker:
         if interface is not None and self.smc is not None:
             self.answers = AnswerOracle(self.snapshot, interface, [victim.thread for victim in self.smc.victims])
         self._until_answers = ANSWERS_EVERY
+        self.worlds: TwoWorlds | None = None
+        if config.normal_world is not None and interface is not None and firmware_elf is not None:
+            self.worlds = TwoWorlds(config, config.normal_world, Elf(firmware_elf), interface, snapshot_memory)
         self.facts = self._facts(firmware_elf)
         self._changes = WorldChanges(self.snapshot, self.regions, self.facts)
         self._novelty = Novelty(self.snapshot)
         self._rams: dict[int, tuple[MemoryImage, Ram]] = {}
-        start = self.check(snapshot_memory, families=[world.FAMILY])
+        start = self.check(snapshot_memory, families=_EACH_PROGRAM)
         self._judged = start.judged
         self._start_held = start.held
         self.fallbacks = 0
@@ -133,7 +141,9 @@ class Checker:
     def _facts(self, firmware_elf: Path | None) -> Facts:
         state = self.snapshot
         bare = Context(state, self.regions, Facts())
-        scr = None if state.report is None else int(state.report["scr_el3"])
+        scr = frozenset[int]() if state.report is None else frozenset({int(state.report["scr_el3"])})
+        if self.worlds is not None:
+            scr = self.worlds.scr
         window = (world.kernel_table_words(bare), world.judge_window(bare))
         constants = _constants(Elf(firmware_elf)) if firmware_elf is not None else ()
         return Facts(scr, state.kernel_root, window, constants)
@@ -165,10 +175,12 @@ class Checker:
         """
         start = time.perf_counter()
         context = Context(
-            self.state(memory, observation), self.regions, self.facts, observation, self.smc, self.answers
+            self.state(memory, observation), self.regions, self.facts, observation, self.smc, self.answers, self.worlds
         )
         result = CheckReport()
         for entry in invariants(families):
+            if entry.family == two_worlds.FAMILY and self.worlds is None:
+                continue
             self._judge(entry, context, result)
         result.seconds = time.perf_counter() - start
         return result
@@ -183,7 +195,7 @@ class Checker:
         return ram is not None and self._novelty.new(ram)
 
     def check_changed(self, observation: Any, memory: MemoryImage | None = None) -> CheckReport:
-        """The world family after one program, from the pages that it changed.
+        """The world and two-worlds families after one program, from the pages that it changed.
 
         The answer is that of `check`. `judged` is what the snapshot holds, whose verdict stands where nothing
         changed. `memory` is the machine's, by default the observation's. See `settle` for the report's requests.
@@ -198,7 +210,10 @@ class Checker:
         complete = self._start_held and ram is not None and len(changed) < protocol.CHANGED_PAGES
         if not complete or ram is None or not self._changes.clean(ram, changed, report, words):
             self.fallbacks += 1
-            return self.check(memory, observation, (world.FAMILY,))
+            return self.check(memory, observation, _EACH_PROGRAM)
+        if self.worlds is not None and not self.worlds.clean(memory, observation, ram):
+            self.fallbacks += 1
+            return self.check(memory, observation, _EACH_PROGRAM)
         result = CheckReport(judged=self._judged)
         if logged and self.smc is not None:
             program = self.smc.program_of(memory, observation.calls)

@@ -21,6 +21,7 @@ from harness.kernel_state.threads import IpcObjects, Threads
 
 if TYPE_CHECKING:
     from harness.invariants.smc import SmcAuthority
+    from harness.invariants.two_worlds import TwoWorlds
     from harness.specification.oracle import AnswerOracle
 
 MAXIMUM_VIOLATIONS = 16
@@ -135,11 +136,12 @@ class Judgement:
 class Facts:
     """What must be as it was when the machine was set up: taken from the snapshot.
 
-    `window`: the words of the kernel's own translation tables and their judgement; `constants`:
-    (physical address, content) of the firmware's text and constants that lie in readable memory.
+    `scr_el3`: the values that SCR_EL3 may have, one for each world that runs; `window`: the words of
+    the kernel's own translation tables and their judgement; `constants`: (physical address, content)
+    of the firmware's text and constants that lie in readable memory.
     """
 
-    scr_el3: int | None = None
+    scr_el3: frozenset[int] = frozenset()
     kernel_root: int | None = None
     window: tuple[np.ndarray[Any, np.dtype[np.uint64]], Judgement] | None = None
     constants: tuple[tuple[int, bytes], ...] = ()
@@ -155,6 +157,7 @@ class Context:
     observation: Any = None
     smc: SmcAuthority | None = None
     answers: AnswerOracle | None = None
+    worlds: TwoWorlds | None = None
 
 
 Check = Callable[[Context], Judgement]

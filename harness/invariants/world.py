@@ -262,16 +262,16 @@ def el3_untouched(context: Context) -> Judgement:
     if len(touching):
         _fail_leaves(context, judgement, walk, touching, "it is memory of the firmware", None)
     report, expected = state.report, context.facts.scr_el3
-    if report is not None and expected is not None:
+    if report is not None and expected:
         judgement.judged += 1
-        if int(report["scr_el3"]) != expected:
-            value = int(report["scr_el3"])
+        if int(report["scr_el3"]) not in expected:
+            value, right = int(report["scr_el3"]), " or ".join(map(hex, sorted(expected)))
             judgement.fail(
-                f"SCR_EL3 is {value:#x}, not {expected:#x}",
+                f"SCR_EL3 is {value:#x}, not {right}",
                 "scr_el3",
                 field="SCR_EL3",
                 found=hex(value),
-                expected=hex(expected),
+                expected=right,
             )
     for address, content in context.facts.constants:
         data = read_optional(state.memory, address, len(content))

@@ -22,7 +22,7 @@ def test_the_healthy_state_holds_and_every_invariant_judges_something() -> None:
     machine = Machine()
     report = machine.checker().check(machine.memory)
     assert report.violations == []
-    assert set(report.judged) == {entry.id for entry in invariants()}
+    assert set(report.judged) == {entry.id for entry in invariants() if entry.family != "two-worlds"}
     # Answers are those of a program, and there is none.
     assert all(judged for name, judged in report.judged.items() if name != "answers")
 
