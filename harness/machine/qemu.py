@@ -82,8 +82,7 @@ class Shared:
     """Memory that outlives a QEMU, so that a new one can take the place of a lost one.
 
     `code` pairs leader addresses with block indices, u64[counted, 2], sorted by address, and behind them holds the
-    addresses that are watched, u64[watched], and the bytes of the Trusted OS's code; `coverage` has one counter for
-    each of `block_count` blocks.
+    addresses that are watched, u64[watched]; `coverage` has one counter for each of `block_count` blocks.
     """
 
     memory: MachineMemory
@@ -93,8 +92,6 @@ class Shared:
     block_count: int = 0
     counted: int = 0
     watched: int = 0
-    trusted: tuple[int, int] = (0, 0)
-    """Virtual address and bytes of the Trusted OS's code."""
 
     def close(self) -> None:
         """Release all of it."""
@@ -125,22 +122,16 @@ class Shared:
             shared.counted, shared.block_count = len(table), len(leaders)
             shared.coverage = SharedMemory("coverage", (len(leaders) + 7) & -8)
         words = np.concatenate([table.reshape(-1), np.zeros(0, np.uint64) if watched is None else watched])
-        code = b""
-        if artefacts.trusted_os_elf is not None:
-            start, code = whole_code(Elf(artefacts.trusted_os_elf))
-            shared.trusted = start, len(code)
-        if len(words) or code:
+        if len(words):
             shared.watched = 0 if watched is None else len(watched)
-            content = words.astype(np.uint64).tobytes() + code
-            shared.code = SharedMemory("code", len(content))
-            shared.code.bytes[:] = np.frombuffer(content, np.uint8)
+            shared.code = SharedMemory("code", words.nbytes)
+            shared.code.bytes[:] = words.astype(np.uint64).view(np.uint8)
         return shared
 
 
-def whole_code(elf: Elf) -> tuple[int, bytes]:
-    """Virtual address and bytes of the code of an ELF file, from its first instruction to its last."""
-    start, end = min(start for start, _ in elf.code_ranges), max(end for _, end in elf.code_ranges)
-    return start, elf.read(start, end - start)
+def code_range(elf: Elf) -> tuple[int, int]:
+    """Virtual addresses of the first instruction of an ELF file and behind the last one."""
+    return min(start for start, _ in elf.code_ranges), max(end for _, end in elf.code_ranges)
 
 
 @dataclass
@@ -288,10 +279,12 @@ class Qemu:
             "park": image.symbols["park_pc"].address,
         }
         if self.artefacts.normal_world_elf is not None:
-            start, code = whole_code(Elf(self.artefacts.normal_world_elf))
-            values |= {"normal_code": start, "normal_code_bytes": len(code)}
-            values |= {"exchange": self.artefacts.config.exchange.base}
-            values |= {"trusted": shared.trusted[0], "trusted_bytes": shared.trusted[1]}
+            start, end = code_range(Elf(self.artefacts.normal_world_elf))
+            values |= {"normal_code": start, "normal_code_bytes": end - start}
+        if self.artefacts.trusted_os_elf is not None:
+            start, end = code_range(Elf(self.artefacts.trusted_os_elf))
+            start &= -protocol.PAGE  # the root task reports whole pages
+            values |= {"trusted": start, "trusted_bytes": end - start, "exchange": self.artefacts.config.exchange.base}
         if shared.code is not None:
             values |= {"code": shared.code.fd, "leaders": shared.counted, "watched": shared.watched}
         if shared.coverage is not None:

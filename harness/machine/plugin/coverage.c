@@ -8,7 +8,7 @@
 #include "plugin.h"
 
 struct leader { uint64_t address, index; };      /* sorted by address */
-static const struct leader *leaders;             /* behind them in the file: addresses that are watched, trusted code */
+static const struct leader *leaders;             /* behind them in the file: addresses that are watched */
 static uint8_t *coverage;                        /* one saturated counter a block: of the last program */
 static uint64_t *counters;                       /* what the guest's translated code increments */
 #if PLUGIN_API >= 2
@@ -54,12 +54,6 @@ static void on_interrupt_write(unsigned cpu, void *data)
     WORD(INTERRUPTS) = 1;
 }
 
-/* The bytes of the Trusted OS's code, behind leaders and watched addresses in the file */
-const uint8_t *trusted_code(void)
-{
-    return (const uint8_t *)((const uint64_t *)(leaders + given.leaders) + given.watched);
-}
-
 /* Moves the counts to the coverage file; both arrays are padded to a multiple of eight elements. */
 void publish_coverage(void)
 {
@@ -98,9 +92,8 @@ void watch_instruction(struct qemu_plugin_insn *instruction, uint64_t address)
 
 void start_coverage(void)
 {
-    size_t bytes = given.leaders * sizeof *leaders + given.watched * sizeof(uint64_t) + given.trusted_bytes;
-    if (bytes)
-        leaders = map_file(given.code, bytes);
+    if (given.leaders + given.watched)
+        leaders = map_file(given.code, given.leaders * sizeof *leaders + given.watched * sizeof(uint64_t));
     if (!given.blocks)
         return;
     size_t padded = (given.blocks + 7) & ~UINT64_C(7);

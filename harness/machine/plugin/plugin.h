@@ -50,7 +50,6 @@ bool is_normal_code(uint64_t address, const uint8_t *host);
 void watch_load(struct qemu_plugin_insn *instruction);
 
 /* coverage.c */
-const uint8_t *trusted_code(void);
 void start_coverage(void);
 void cover_instruction(struct qemu_plugin_insn *instruction, uint64_t address);
 void watch_instruction(struct qemu_plugin_insn *instruction, uint64_t address);

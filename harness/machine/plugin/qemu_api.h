@@ -30,7 +30,8 @@ void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *instruction);
 void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *instruction,
                                             void (*callback)(unsigned cpu, void *data), int flags, void *data);
 
-#define MEMORY_READ 1
+/* Loads and stores: the filter for one of them delivers the wrong ones in QEMU 7.2. */
+#define MEMORY_ACCESSES 3
 typedef uint32_t qemu_plugin_meminfo_t;
 struct qemu_plugin_hwaddr;
 void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *instruction,

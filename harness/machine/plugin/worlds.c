@@ -2,25 +2,41 @@
 /*
  * Code of both worlds' user level, and memory that changes while the Trusted OS reads it.
  *
- * Victims, the Trusted OS and the normal world may run at the same virtual addresses. The normal
- * world's program uses physical ones. The Trusted OS's code is told by its place and its content: a
- * victim that had the same instruction at the same address would do what it does.
+ * The root task, victims, the Trusted OS and the normal world may run at the same virtual addresses:
+ * what tells them apart is where their code lies in physical memory.
  */
 #include <inttypes.h>
 #include <string.h>
 
 #include "plugin.h"
 
-#define INSTRUCTION_BYTES 4
 #define EXCHANGE(name) \
     (*(volatile uint64_t *)(normal_host + (given.exchange - given.normal_base) + BW_EXCHANGE_CHANGE_##name))
 
+/* Where the root task has put the code, by its report, in QEMU's own address space; NULL: it has not said so yet */
+static const uint8_t *trusted_code(void)
+{
+    const uint8_t *report = normal_host + (given.exchange - given.normal_base) + BW_POPULATION_OFFSET;
+    uint64_t entries = *(const uint64_t *)(report + BW_POPULATION_ENTRIES);
+    for (uint64_t i = 0; i < entries && i < BW_MAXIMUM_POPULATION_ENTRIES; i++) {
+        const uint8_t *entry = report + BW_POPULATION_ENTRY + i * BW_POPULATION_ENTRY_BYTES;
+        uint64_t place = *(const uint64_t *)(entry + BW_POPULATION_ENTRY_ADDRESS) - given.secure_base;
+        if (entry[BW_POPULATION_ENTRY_KIND] == BW_KIND_CODE && entry[BW_POPULATION_ENTRY_VICTIM] == BW_TRUSTED_OS &&
+            place <= given.secure_size - given.trusted_bytes)
+            return secure_host + place;
+    }
+    return NULL;
+}
+
 bool is_trusted_code(uint64_t address, const uint8_t *host)
 {
+    static const uint8_t *code;
     uint64_t offset = address - given.trusted;
-    if (offset >= given.trusted_bytes || !secure_host || (uintptr_t)host - (uintptr_t)secure_host >= given.secure_size)
+    if (offset >= given.trusted_bytes || !secure_host)
         return false;
-    return !memcmp(host, trusted_code() + offset, INSTRUCTION_BYTES);
+    if (!code)
+        code = trusted_code();
+    return code && host == code + offset;
 }
 
 bool is_normal_code(uint64_t address, const uint8_t *host)
@@ -53,5 +69,5 @@ static void on_trusted_load(unsigned cpu, qemu_plugin_meminfo_t info, uint64_t a
 
 void watch_load(struct qemu_plugin_insn *instruction)
 {
-    qemu_plugin_register_vcpu_mem_cb(instruction, on_trusted_load, CALLBACK_NO_REGISTERS, MEMORY_READ, NULL);
+    qemu_plugin_register_vcpu_mem_cb(instruction, on_trusted_load, CALLBACK_NO_REGISTERS, MEMORY_ACCESSES, NULL);
 }
