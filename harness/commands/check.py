@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from harness.view.nodes import Node
 
 EXAMPLES = PROJECT / "examples"
+TWO_WORLDS = EXAMPLES / "two-worlds"
+"""Those of configs with a normal world."""
 _YAML = (".yaml", ".yml")
 
 Build = Callable[[str], "Artefacts"]
@@ -114,6 +116,8 @@ def check(
     force: ForceOption = False,
 ) -> None:
     """Run the example programs (or take a finding's memory, or an image), and print every invariant and the system."""
+    from harness.programs.yaml import config_of
+
     path = Path(what)
     build = partial(
         built,
@@ -128,7 +132,8 @@ def check(
     elif path.is_dir() or path.name == "finding.yaml" or ("/" in what and path.suffix not in _YAML):
         tally = _check_finding(path, view, force=force)
     else:
-        tally = _check_programs(what, view, build, after=after)
+        own = config_of(after) if after is not None and what == DEFAULT_CONFIG else None
+        tally = _check_programs(own or what, view, build, after=after)
     _show(tally, view, depth)
     if tally.messages or tally.other:
         raise typer.Exit(FOUND)
@@ -215,6 +220,8 @@ def _check_programs(config: str, view: View | None, build: Build, *, after: Path
 
     interface = Interface.load(artefacts)
     paths = [after] if after is not None else sorted(EXAMPLES.glob("*.yaml"))
+    if after is None and interface.population.normal_world:
+        paths += sorted(TWO_WORLDS.glob("*.yaml"))
     programs = {path.name: Program.load(path, interface).to_bytes() for path in paths}
     shown = after.name if after is not None else "as it parks"
     tally = Tally()

@@ -22,6 +22,12 @@ ConfigArgument = Annotated[
 ConfigOption = Annotated[
     str, typer.Option("--config", metavar="CONFIG", help="Name of a machine config, or the path of a YAML file.")
 ]
+OwnConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config", metavar="CONFIG", help="Name of a machine config, or a YAML file; by default the program's own."
+    ),
+]
 ReleaseOption = Annotated[bool, typer.Option("--release", help="The kernel without its assertions and console.")]
 ExtraPatchOption = Annotated[
     list[Path] | None,

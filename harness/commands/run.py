@@ -11,11 +11,11 @@ import typer
 from rich.text import Text
 
 from harness.commands.options import (
-    ConfigOption,
     ExtraPatchOption,
     FirmwareOption,
     KernelSourceOption,
     NoSeriesOption,
+    OwnConfigOption,
     ReleaseOption,
     built,
 )
@@ -38,7 +38,7 @@ def run(
     program: Annotated[
         Path, typer.Argument(metavar="PROGRAM.yaml", help="A program: YAML; with any other suffix, its bytes.")
     ],
-    config: ConfigOption = DEFAULT_CONFIG,
+    config: OwnConfigOption = None,
     release: ReleaseOption = False,
     extra_patch: ExtraPatchOption = None,
     kernel_source: KernelSourceOption = None,
@@ -49,8 +49,10 @@ def run(
     ] = 0,
 ) -> None:
     """Run one program, print each call and its result, and judge what it leaves behind."""
+    from harness.programs.yaml import config_of
+
     artefacts = built(
-        config,
+        config or config_of(program) or DEFAULT_CONFIG,
         release=release,
         extra=extra_patch,
         kernel_source=kernel_source,
@@ -87,8 +89,8 @@ def show_calls(program: Program, observation: Observation, layout: Layout) -> No
         target = number(call.get("target", ""))
         done = result["state"] == CallState.DONE
         style = "yellow" if not done else "red" if result["error"] else "green"
-        became = Text(result_words(result, layout), style)
-        rows.append((str(call["index"]), call["victim"], call["call"], target, arguments, became))
+        became = Text(result_words(result, layout, normal_world="victim" not in call), style)
+        rows.append((str(call["index"]), call.get("victim", ""), call["call"], target, arguments, became))
     table(("", "victim", "call", "target", "arguments", "result"), rows)
 
 

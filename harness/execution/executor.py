@@ -368,7 +368,8 @@ class Executor:
         """Call stack of the kernel at some registers of the machine as it is now; empty outside of the kernel."""
         from harness.kernel_state.backtrace import backtrace
 
-        if (registers["cpsr"] >> 2) & 3 != 1:
+        normal = self.config.normal_world
+        if (registers["cpsr"] >> 2) & 3 != 1 or (normal and normal.memory.base <= registers["pc"] < normal.memory.end):
             return []
         return backtrace(self._kernel.elf, registers, self.memory)
 

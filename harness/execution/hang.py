@@ -40,12 +40,18 @@ def examine(machine: Qemu) -> Hang:
             time.sleep(_SAMPLE_SECONDS * (1 + 0.37 * (sample % 5)))
         machine.qmp("stop")
         registers = read_registers(machine)
-        levels.add((registers["cpsr"] >> 2) & 3)
+        levels.add(_EL0 if _in_normal_world(machine, registers["pc"]) else (registers["cpsr"] >> 2) & 3)
         if _EL0 in levels:
             break
     stack = gdb_backtrace(machine)
     machine.qmp("stop")
     return Hang(_outcome(levels), registers, stack)
+
+
+def _in_normal_world(machine: Qemu, place: int) -> bool:
+    """Whether the normal world's program runs: for a hang it is one of those who make calls, whatever its level."""
+    normal = machine.artefacts.config.normal_world
+    return normal is not None and normal.memory.base <= place < normal.memory.end
 
 
 def _outcome(levels: set[int]) -> Outcome:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from harness.configs import Level
+from harness.programs.normal_registers import register_names
 from harness.programs.program import Program
 from harness.programs.yaml import format_call
 from harness.protocol import CallState
@@ -49,11 +51,15 @@ def call_words(call: Mapping[str, Any]) -> str:
     """One decoded call on one line: who, what, on what, with what."""
     arguments = ", ".join(f"{name}: {number(value)}" for name, value in (call.get("with") or {}).items())
     target = f" {number(call['target'])}" if "target" in call else ""
-    return f"{call.get('victim', '')}: {call.get('call', '?')}{target}" + (f" ({arguments})" if arguments else "")
+    who = f"{call['victim']}: " if "victim" in call else ""
+    return f"{who}{call.get('call', '?')}{target}" + (f" ({arguments})" if arguments else "")
 
 
-def result_words(result: np.void, layout: Layout) -> str:
-    """What became of one call (a `protocol.RESULT`): the error's or fault's name, or the registers it answered with."""
+def result_words(result: np.void, layout: Layout, *, normal_world: bool = False) -> str:
+    """What became of one call (a `protocol.RESULT`): the error's or fault's name, or the registers it answered with.
+
+    `normal_world` tells whose call it was.
+    """
     state, error = CallState(int(result["state"])), int(result["error"])
     if state is CallState.NOT_REACHED:
         return "not reached"
@@ -62,13 +68,26 @@ def result_words(result: np.void, layout: Layout) -> str:
     if state is CallState.SKIPPED:
         return "skipped: its victim could not take its turn"
     registers = [int(word) for word in result["mr"]]
+    if normal_world and (state is CallState.FAULTED or error):
+        fault = f"abort at {registers[0]:#x}, ESR {error:#x}"
+        return fault if state is CallState.FAULTED else "refused: no restore reaches what lies there"
     if state is CallState.FAULTED:
         return f"its victim faulted in it: {fault_words(error, registers, layout)}"
     if error:
         return layout.error_names.get(error, f"error {error:#x}").removeprefix("seL4_")
     while registers and not registers[-1]:
         registers.pop()
-    return " ".join(["ok", *(f"{word:#x}" for word in registers)])
+    return " ".join(["ok", *(f"{word:#x}" for word in registers)]) + (_changes(result) if normal_world else "")
+
+
+def _changes(result: np.void) -> str:
+    """Which registers an SMC of the normal world has changed beyond its results."""
+    count, indices = int(result["info"]), int(result["reserved"][1]).to_bytes(8, "little")
+    if not count:
+        return ""
+    names = register_names(Level.EL2)  # those of EL1 come first
+    named = [names[index - 1] for index in indices if 0 < index <= len(names)]
+    return f"; changed: {', '.join(named)}" + (f" and {count - len(named)} more" if count > len(named) else "")
 
 
 def fault_words(fault: int, message: list[int], layout: Layout) -> str:
@@ -88,6 +107,6 @@ def program_words(
     for index, call in enumerate(decoded_calls(program)):
         line = f"{MARK if index == marked else '  '} {index:>3}  {call_words(call)}"
         if results is not None and layout is not None and index < len(results):
-            line += f" = {result_words(results[index], layout)}"
+            line += f" = {result_words(results[index], layout, normal_world='victim' not in call)}"
         lines.append(f"{line}\n")
     return "".join(lines)

@@ -32,10 +32,12 @@ from typing import Any
 from harness.errors import ProgramError
 from harness.programs.descriptions import NORMAL_ACTIONS
 from harness.programs.interfaces import Action, CallType, Interface
+from harness.programs.normal_calls import normal_calls
 from harness.programs.population import SLOT_TYPES
 from harness.programs.program import RAW, Argument, Call, Mode, Program, choice, of_type, result, slot
 from harness.yaml_source import parse_yaml
 
+_NORMAL = frozenset(call.name for call in normal_calls())
 _OWN_ROOTS = {
     "root": "cnode",
     "src_root": "cnode",
@@ -145,7 +147,8 @@ def _call(item: dict[str, Any], place: _Place, interface: Interface) -> Call:
         raise place.fail(str(min(unknown, key=str)), "unknown field; a call has call, victim, target and with")
     name = item.get("call")
     if name not in interface.index:
-        raise place.fail("call", f"there is no call '{name}'{_nearest(name, interface.index)}")
+        hint = "; it needs a config with a normal world" if name in _NORMAL else _nearest(name, interface.index)
+        raise place.fail("call", f"there is no call '{name}'{hint}")
     type_: CallType = interface.call(str(name))
     place.call = type_.name
     victims = [victim.name for victim in interface.population.victims]
@@ -202,6 +205,23 @@ def parse_program(text: str, interface: Interface, name: str = "program") -> Pro
     program = Program(interface, tuple(calls))
     program.to_bytes()
     return program
+
+
+def config_of(path: Path) -> str | None:
+    """The machine config that a program says it is for; None for one that says nothing, or is not YAML.
+
+    Raises ProgramError for a file that cannot be read.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        return None
+    try:
+        source = parse_yaml(path.read_text(), path, ProgramError)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProgramError(f"{path}: cannot be read as a program: {error}") from error
+    config = source.data.get("config") if isinstance(source.data, dict) else None
+    if config is not None and not isinstance(config, str):
+        raise ProgramError(f"{path}:{source.line(['config'])}: config: must be the name of a machine config")
+    return config
 
 
 def _text(argument: Argument, kind: str, call: Call, interface: Interface) -> str:

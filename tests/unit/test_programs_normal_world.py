@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,24 @@ from harness.configs import Level, load_config
 from harness.errors import InputError, ProgramError
 from harness.programs.descriptions import NORMAL_ACTIONS
 from harness.programs.encodings import Decoder
+from harness.programs.interfaces import Interface
 from harness.programs.normal_calls import addresses, functions, refused_ranges
 from harness.programs.normal_functions import NORMAL_FUNCTIONS, load_normal_functions
 from harness.programs.normal_registers import GENERAL, VECTOR_HALVES, pattern, register_names
 from harness.programs.population import SLOT_TYPES
 from harness.programs.program import Call, Program, choice
 from harness.programs.trusted_messages import SERVICES, load_trusted_services
+from harness.programs.yaml import config_of
 from harness.protocol import CALL_BYTES
 from tests.unit.programs_support import interface, kernel, two_worlds_interface
 
 CONFIG = load_config("trusted-os")
+
+
+@cache
+def two_worlds() -> Interface:
+    """The whole interface of that config."""
+    return build_interface(kernel(), config=CONFIG)
 
 
 def test_without_a_normal_world_nothing_is_new() -> None:
@@ -34,7 +43,7 @@ def test_without_a_normal_world_nothing_is_new() -> None:
 
 
 def test_the_victims_keep_what_they_had() -> None:
-    here, there = interface(), build_interface(kernel(), config=CONFIG)
+    here, there = interface(), two_worlds()
     assert there.calls[: len(here.calls)] == here.calls
     assert {kind: there.pools[kind] for kind in here.pools} == dict(here.pools)
     free = SLOT_TYPES.index("free")
@@ -125,3 +134,27 @@ def test_wrong_descriptions_are_named(tmp_path: Path, file: Path, old: str, new:
         (load_normal_functions if file == NORMAL_FUNCTIONS else load_trusted_services)(path)
     assert words in str(raised.value)
     assert str(path) in str(raised.value)
+
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples" / "two-worlds").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_say_what_they_are_for(path: Path) -> None:
+    assert config_of(path) == "trusted-os"
+    program = Program.load(path, two_worlds())
+    assert Program.from_yaml(program.to_yaml(), two_worlds()) == program
+    with pytest.raises(ProgramError, match=r"there is no call 'Normal.*it needs a config with a normal world"):
+        Program.load(path, interface())
+
+
+def test_a_wrong_config_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("calls: []\nconfig: [a]\n")
+    with pytest.raises(ProgramError, match=r"p.yaml:2: config: must be the name of a machine config"):
+        config_of(path)
+    with pytest.raises(ProgramError, match="cannot be read as a program"):
+        config_of(tmp_path / "other.yaml")
+    path.write_text("calls: []\n")
+    assert config_of(path) is None
+    assert config_of(tmp_path / "bytes.bin") is None
