@@ -222,7 +222,9 @@ def _changes(node: Node) -> Iterator[tuple[Operator, Node, str]]:
         sign = node.child_by_field_name("operator")
         text = _text(sign)
         if sign is not None and text in _LOGIC:
-            yield Operator.NEGATE, sign, _LOGIC[text]
+            left, right = (_text(node.child_by_field_name(side)) for side in ("left", "right"))
+            # In parentheses, or the compiler asks for some.
+            yield Operator.NEGATE, node, f"(({left}) {_LOGIC[text]} ({right}))"
         elif sign is not None and text in _OFF_BY_ONE:
             yield Operator.BOUND, sign, _OFF_BY_ONE[text]
     elif node.type == "expression_statement":

@@ -31,7 +31,7 @@ AT_START = "the machine as it parks"
 """What stands for a program where the snapshot itself is judged."""
 LOSSES = 3
 """Machines that may be lost on a mutant before it is given up: it wears QEMU out."""
-FURTHER_SECONDS = 8.0
+FURTHER_SECONDS = 4.0
 """After the first that something was noticed: other oracles may notice it too, and that is of interest."""
 
 

@@ -31,11 +31,14 @@ from harness.configs import MachineConfig
 from harness.coverage.source_map import SourceMap
 from harness.errors import BothworldsError, BuildFailure, InputError, LaunchFailure, OutputError
 from harness.execution.executor import Executor
+from harness.files import write_whole
 from harness.findings.bundle import names_shown
 from harness.findings.judge import HARNESS_DEFECT, Judge
 from harness.kernel_state.elf import Elf
 from harness.programs.interfaces import Interface
 
+SOUND_FILE = "unchanged-kernel"
+"""Names the build and the programs with which the kernel itself has shown nothing: they need not be tried again."""
 _SOURCE = "source/"
 _SHORTEST = 3.0
 """A campaign of less than so many seconds is not begun: it would hardly have booted."""
@@ -76,6 +79,10 @@ class Basis:
         artefacts = build(settings.config, release=settings.release)
         interface = Interface.load(artefacts)
         basis = cls(artefacts, known_programs(interface), corpus_programs(settings.corpora, interface))
+        sound = settings.directory / SOUND_FILE
+        checked = f"{basis.identity}\n{basis.programs}\n"
+        if sound.is_file() and sound.read_text(errors="replace") == checked:
+            return basis
         with Executor(artefacts, coverage=False) as executor:
             programs = {**basis.known, **basis.corpus}
             shown = replay(executor, Judge.of(executor), programs, float("inf"), start=True)
@@ -84,6 +91,7 @@ class Basis:
                 f"the kernel without any mutant shows {', '.join(shown.oracles)} ({shown.program}: {shown.detail}): "
                 "mutants are told from it by nothing but that; mend it, or leave that program out"
             )
+        write_whole(sound, checked)
         return basis
 
     @cached_property

@@ -49,7 +49,7 @@ def test_each_operator_changes_what_it_is_for(tmp_path: Path) -> None:
     changes = {(mutant.operator.value, mutant.line, mutant.change.partition(" => ")[2]) for mutant in made(tmp_path)}
     assert changes == {
         ("negate", 6, "if (!((index >= 3 && count != 0))) {"),
-        ("negate", 6, "if (index >= 3 || count != 0) {"),
+        ("negate", 6, "if (((index >= 3) || (count != 0))) {"),
         ("bound", 6, "if (index > 3 && count != 0) {"),
         ("constant", 6, "if (index >= 4 && count != 0) {"),
         ("constant", 6, "if (index >= 3 && count != 1) {"),
