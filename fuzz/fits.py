@@ -163,8 +163,10 @@ class VictimFits:
             }
 
     def copy(self, call: CallType) -> Iterable[Choices]:
-        for type_ in self._among(*_COPIED):
+        for type_ in self._among(*_COPIED, "untyped", "irq-handler"):
             yield {"src_index": self._other(type_)}
+        if self._among("page-table"):
+            yield {"src_index": self.slots("page-table", where=lambda slot: slot.slot.mapped is not None)}
 
     def mint(self, call: CallType) -> Iterable[Choices]:
         functions = {value for _, value in self._interface.pools["smc_function"].names}
@@ -255,6 +257,9 @@ class VictimFits:
             elif parameter.name == "vspace_root_data":
                 choices[parameter.name] = (bytes(2),)
         yield choices
+        if "buffer" in choices:
+            # No buffer: the frame does not matter.
+            yield choices | {"buffer": self.values("vaddr", lambda a: a == 0), "bufferFrame": self.slots(*_FRAMES)}
 
     def message(self, call: CallType) -> Iterable[Choices]:
         """A capability to whoever waits at the meeting point."""

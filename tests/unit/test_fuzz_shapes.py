@@ -97,6 +97,21 @@ def test_results_are_used_as_what_they_are() -> None:
     assert made["page-4k"] > 5 and made["endpoint"] > 5
 
 
+def test_whatever_can_be_copied_is_copied() -> None:
+    table = interface()
+    typed = TypedMutator(shapes_of(table, load_target("invocations")), seed=1, maximum_calls=256)
+    sources, without_buffer = Counter[str](), Counter[str]()
+    for name, found in (("CNode_Copy", sources), ("TCB_SetIPCBuffer", without_buffer)):
+        for _ in range(1500):
+            call = Decoder(table).decode(bytes(typed.call(0, table.index[name])))[0]
+            held = {slot.number: slot for slot in table.population.slots(call.victim)}
+            source = held.get(call.words[2] if name == "CNode_Copy" else call.caps[0])
+            if source is not None and (name == "CNode_Copy" or call.words[0] == 0):
+                found[source.slot.of if source.type.startswith("page-4k") else source.type] += 1
+    assert min(sources[type_] for type_ in ("untyped", "irq-handler", "page-table", "endpoint", "page-2m")) > 5, sources
+    assert without_buffer["page-virtio"] > 2 and without_buffer["page-2m"] > 5, without_buffer
+
+
 def test_targets_choose_calls() -> None:
     assert target_names() == ["invocations", "normal-world-smc", "smc"]
     shapes = shapes_of(interface(), load_target("smc"))
