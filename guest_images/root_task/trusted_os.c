@@ -124,8 +124,8 @@ void make_trusted_os(void)
 /* Once the supervisor waits: the dispatcher's first call lets the normal world begin. */
 void start_trusted_os(void)
 {
-    word stack = image(IMAGE_STACKS);
-    set_registers(V_TRUSTED_OS_THREAD, 1, image(IMAGE_DISPATCHER), stack += STACK_BYTES, 0);
-    for (word i = 0; i < THREADS; i++)
-        set_registers(V_TRUSTED_OS_THREAD + 1 + i, 1, image(IMAGE_THREAD), stack += STACK_BYTES, i);
+    word stack = image(IMAGE_THREAD_STACKS);
+    set_registers(V_TRUSTED_OS_THREAD, 1, image(IMAGE_DISPATCHER), image(IMAGE_DISPATCHER_STACK), 0);
+    for (word i = 0; i < THREADS; i++, stack += STACK_BYTES)
+        set_registers(V_TRUSTED_OS_THREAD + 1 + i, 1, image(IMAGE_THREAD), stack, i);
 }

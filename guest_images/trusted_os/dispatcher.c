@@ -22,13 +22,6 @@ word wait_for_events(word wanted)
     return found;
 }
 
-/* The normal world takes its interrupts as soon as it runs, so that a call ends what was told about them. */
-static void forget_foreign_interrupt(void)
-{
-    happened |= poll(SLOT_EVENTS);
-    happened &= ~(word)EVENT_FOREIGN_INTERRUPT;
-}
-
 /* x0-x7, in and out */
 static void secure_monitor_call(word slot, word x[8])
 {
@@ -97,7 +90,11 @@ void dispatcher_main(void)
     next_call(SLOT_READY, BW_DISPATCHER_READY, &call);
     for (;;) {
         serve(&call);
-        forget_foreign_interrupt();
+        /*
+         * The normal world takes its interrupts as soon as it runs. One that came while nobody waited is told
+         * about later, and lets a yielding call return once without need; asking each time would cost more.
+         */
+        happened &= ~(word)EVENT_FOREIGN_INTERRUPT;
         next_call(SLOT_DONE, BW_DISPATCHER_DONE, &call);
     }
 }

@@ -7,7 +7,8 @@
         .quad thread_start
         .quad writable_start
         .quad writable_end
-        .quad stacks
+        .quad dispatcher_stack
+        .quad thread_stacks + STACK_BYTES
 
         .text
         .global dispatcher_start
@@ -24,13 +25,15 @@ thread_start:
         bl      thread_main
         brk     #0
 
-        .section .ipc_buffer, "aw"
+        .section .dispatcher, "aw"
         .balign 1024
         .global ipc_buffer
 ipc_buffer:
         .skip   1024
+        .skip   STACK_BYTES
+dispatcher_stack:
 
         .bss
         .balign 16
-stacks:
-        .skip   STACK_BYTES * (1 + THREADS)
+thread_stacks:
+        .skip   STACK_BYTES * THREADS

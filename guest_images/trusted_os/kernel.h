@@ -23,14 +23,6 @@ static inline word wait(word slot)
     return m.target;
 }
 
-/* The same without waiting: 0 if nobody did. */
-static inline word poll(word slot)
-{
-    struct message m = {.target = slot};
-    system_call((word)SysNBRecv, &m);
-    return m.target;
-}
-
 static inline void invoke_thread(word thread, word label)
 {
     struct message m = {.target = thread, .info = INFO(label, 0, 0)};

@@ -6,7 +6,8 @@
 
 /* Yielding calls that can be under way at once, each in a thread of its own */
 #define THREADS 3
-#define STACK_BYTES 4096
+/* As much again as the deepest calls need */
+#define STACK_BYTES 2048
 
 #ifndef __ASSEMBLER__
 
@@ -16,7 +17,8 @@ enum image_entry {
     IMAGE_THREAD, /* x0: its number */
     IMAGE_WRITABLE_START,
     IMAGE_WRITABLE_END,
-    IMAGE_STACKS, /* of the dispatcher, then of each thread */
+    IMAGE_DISPATCHER_STACK, /* its end */
+    IMAGE_THREAD_STACKS,    /* the end of the first; the others follow */
 };
 
 /* Slots of the trusted OS's capability space: 2^TRUSTED_OS_CNODE_BITS of them, resolved with 64 bits */
