@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fuzz.bench_worlds import world_rates
 from fuzz.campaign import Campaign, CampaignSettings, run_campaign, usable_cores
 from fuzz.mutators import TypedMutator
 from fuzz.shapes import shapes_of
@@ -52,6 +53,8 @@ AT_LEAST = {
     "smc_per_second": 100_000.0,
     "success_rate": 0.5,
     "workers2_speedup": 1.8,
+    "dispatcher_round_trips_per_second": 40_000.0,
+    "dispatcher_round_trips_el2_per_second": 20_000.0,
 }
 AT_MOST = {
     "restore_us": 50.0,
@@ -334,6 +337,12 @@ class Bench:
             for group, cost in worst_of_groups(world_costs(self.artefacts.config)).items()
         ]
 
+    def two_worlds(self) -> list[Metric]:
+        """The EL3 monitor between two worlds."""
+        self._tell("calls and switches between two worlds")
+        rates = world_rates(self.artefacts.config, self.core, release=self.artefacts.release)
+        return [Metric(rate.name, rate.value, "1/s", rate.baseline, rate.meaning) for rate in rates]
+
     def check_many(self, executor: Executor, judge: Judge) -> float:
         """Milliseconds for all invariants on the state that `thousand_objects.yaml` leaves behind."""
         observation = executor.run(Program.load(MANY_OBJECTS, self.interface).to_bytes())
@@ -416,4 +425,5 @@ def measure_all(artefacts: Artefacts, seconds: float, watch: Callable[[str], Non
         *bench.mutations(),
         *bench.boots(),
         *bench.world_tag(),
+        *bench.two_worlds(),
     ]
