@@ -20,7 +20,9 @@ from harness.invariants import (  # noqa: F401 (they register their invariants)
     ipc,
     irq,
     liveness,
+    messages,
     objects,
+    smc_results,
     threads,
     two_worlds,
     untyped,
@@ -39,6 +41,7 @@ from harness.kernel_state.layout import Layout
 from harness.kernel_state.memory import MemoryImage, Ram, read_optional
 from harness.kernel_state.state import KernelState
 from harness.programs.interfaces import Interface
+from harness.specification.messages import MessageOracle
 from harness.specification.oracle import AnswerOracle
 
 ENTRY_POINT_GROUP = "bothworlds.invariants"
@@ -122,8 +125,11 @@ class Checker:
         self._hints = list(self.snapshot.containers)
         self.smc = SmcAuthority(self.snapshot, interface) if interface is not None else None
         self.answers: AnswerOracle | None = None
+        self.messages: MessageOracle | None = None
         if interface is not None and self.smc is not None:
-            self.answers = AnswerOracle(self.snapshot, interface, [victim.thread for victim in self.smc.victims])
+            threads = [victim.thread for victim in self.smc.victims]
+            self.answers = AnswerOracle(self.snapshot, interface, threads)
+            self.messages = MessageOracle(self.snapshot, interface, threads)
         self._until_answers = ANSWERS_EVERY
         self.worlds: TwoWorlds | None = None
         if config.normal_world is not None and interface is not None and firmware_elf is not None:
@@ -175,7 +181,14 @@ class Checker:
         """
         start = time.perf_counter()
         context = Context(
-            self.state(memory, observation), self.regions, self.facts, observation, self.smc, self.answers, self.worlds
+            self.state(memory, observation),
+            self.regions,
+            self.facts,
+            observation,
+            self.smc,
+            self.answers,
+            self.worlds,
+            self.messages,
         )
         result = CheckReport()
         for entry in invariants(families):
@@ -235,6 +248,8 @@ class Checker:
             program = self.smc.program_of(memory, observation.calls)
             if program is not None:
                 result.requests += wrong_answers.compare(self.answers, program, observation).requests
+                if self.messages is not None:
+                    result.requests += messages.compare(self.messages, program, observation).requests
 
     def settle(self, report: CheckReport, run: Callable[[int], Any]) -> list[Violation]:
         """Answer a report's requests, and add what they bring to light to its violations.
@@ -250,6 +265,8 @@ class Checker:
                 state = self.state(observation.memory, observation)
             if request.invariant == wrong_answers.ID and self.answers is not None:
                 found.add(request.invariant, wrong_answers.resolve(self.answers, request, state.ram))
+            elif request.invariant == messages.ID and self.messages is not None:
+                found.add(request.invariant, messages.resolve(self.messages, request, state.ram))
             elif self.smc is not None:
                 found.add(request.invariant, self.smc.resolve(request, state))
         report.requests = []

@@ -22,6 +22,7 @@ from harness.kernel_state.threads import IpcObjects, Threads
 if TYPE_CHECKING:
     from harness.invariants.smc import SmcAuthority
     from harness.invariants.two_worlds import TwoWorlds
+    from harness.specification.messages import MessageOracle
     from harness.specification.oracle import AnswerOracle
 
 MAXIMUM_VIOLATIONS = 16
@@ -158,6 +159,7 @@ class Context:
     smc: SmcAuthority | None = None
     answers: AnswerOracle | None = None
     worlds: TwoWorlds | None = None
+    messages: MessageOracle | None = None
 
 
 Check = Callable[[Context], Judgement]

@@ -23,6 +23,7 @@ from harness.invariants.definitions import Context, Judgement, Request, invarian
 from harness.kernel_state.lookup import SlotContent, lookup_slot
 from harness.kernel_state.memory import MemoryImage, Ram, read_optional
 from harness.kernel_state.state import KernelState
+from harness.programs.descriptions import Action
 from harness.programs.encodings import Decoded, Decoder, records
 from harness.programs.interfaces import Interface
 from harness.programs.population import read_report
@@ -154,7 +155,7 @@ class SmcAuthority:
                     tuple(registers) == message
                     or (
                         tuple(registers[:MESSAGE_REGISTERS]) == message[:MESSAGE_REGISTERS]
-                        and self._buffer_unknown(rows, results, index)
+                        and self.buffer_unknown(rows, results, index)
                     )
                 )
             ):
@@ -176,7 +177,7 @@ class SmcAuthority:
             again = f"call {index} gave another badge to an SMC capability for {badge:#x}"
             judgement.fail(again, "smc_cap", call=index, badge=hex(badge))
 
-    def _buffer_unknown(self, rows: list[bytes], results: Any, index: int) -> bool:
+    def buffer_unknown(self, rows: list[bytes], results: Any, index: int) -> bool:
         """Whether an operation on a thread before a call may have changed which memory is the caller's IPC buffer."""
         for row, result in zip(rows[:index], results[:index], strict=True):
             state = int(result["state"])
@@ -199,6 +200,10 @@ class SmcAuthority:
     def decode(self, rows: list[bytes], index: int) -> Decoded:
         """A call of a program, given as its records."""
         return self._decoder.decode_call(rows, index)
+
+    def returns_answer(self, rows: list[bytes], index: int) -> bool:
+        """Whether a call of a program, given as its records, is one whose answer is kept."""
+        return self.interface.calls[self.decode(rows, index).call].action in (Action.INVOKE, Action.TRANSFER)
 
     # The step
 

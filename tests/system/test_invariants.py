@@ -43,7 +43,7 @@ def checker(shared_executor: Executor, interface: Interface) -> Checker:
     )
 
 
-OF_PROGRAMS = {"answers"}
+OF_PROGRAMS = {entry.id for entry in invariants(["answers"])}
 """What judges a program's calls has nothing to judge in the snapshot."""
 
 

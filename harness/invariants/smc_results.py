@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""smc_results: whoever calls the secure monitor gets its answer, all of it and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness import protocol
+from harness.errors import BothworldsError
+from harness.invariants.definitions import Context, Judgement, invariant
+from harness.invariants.smc import MESSAGE_REGISTERS, SMC_REGISTERS, SmcAuthority
+from harness.invariants.wrong_answers import ID as ANSWERS
+from harness.programs.encodings import records
+from harness.protocol import CallState
+
+ID = "smc_results"
+_DISTURBING = frozenset({"TCB_WriteRegisters", "TCB_CopyRegisters"})
+"""After these a result may be another thread's."""
+
+
+@invariant(ID, family=ANSWERS, reference="docs/invariants.md")
+def smc_results(context: Context) -> Judgement:
+    """A Call of the secure monitor is answered with eight words, x0 to x7 as the monitor left them."""
+    observation, authority = context.observation, context.smc
+    judgement = Judgement()
+    if observation is None or authority is None:
+        return judgement
+    try:
+        program = authority.program_of(context.state.memory, observation.calls)
+        log, results = observation.smc_log, observation.results
+    except BothworldsError:
+        return judgement  # they are gone with the next program
+    if program is not None and len(log):
+        _compare(authority, program, log, results, judgement)
+    return judgement
+
+
+def _compare(authority: SmcAuthority, program: bytes, log: Any, results: Any, judgement: Judgement) -> None:
+    rows = records(program)
+    names = [authority.interface.calls[row[0] % len(authority.interface.calls)].name for row in rows]
+    if not _DISTURBING.isdisjoint(names):
+        return
+    for entry in log:
+        index = int(entry["call"])
+        if index >= min(len(rows), len(results)) or not authority.returns_answer(rows, index):
+            continue
+        result = results[index]
+        if int(result["state"]) != CallState.DONE:
+            continue
+        # EL3 writes four registers and leaves the others; what does not fit into registers goes through the buffer.
+        expected = [*entry["result"].tolist(), *entry["arguments"].tolist()[len(entry["result"]) :]]
+        known = MESSAGE_REGISTERS if authority.buffer_unknown(rows, results, index) else SMC_REGISTERS
+        found, length = result["mr"].tolist()[:known], int(result["info"])
+        judgement.judged += 1
+        if found != expected[:known] or length not in {known, SMC_REGISTERS} or int(result["badge"]):
+            judgement.fail(
+                f"call {index} was answered {_shown(found)} with message word {length:#x}; the secure monitor's answer "
+                f"is {_shown(expected)}, {SMC_REGISTERS} words",
+                "smc",
+                call=index,
+                found=[hex(word) for word in found],
+                expected=[hex(word) for word in expected],
+                info=hex(length),
+            )
+
+
+def _shown(words: list[int]) -> str:
+    return " ".join(f"{word:#x}" for word in words)
+
+
+assert SMC_REGISTERS <= protocol.RESULT_REGISTERS

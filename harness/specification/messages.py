@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Whoever receives a message receives one that somebody has sent: its label, its words, its capabilities.
+
+A receiver is not told from whom a message comes, and who of several senders is served follows from queues that the end
+of a program does not show. So each message that a victim received is looked for among all that were sent: by the
+program's calls, by the threads that wait in the snapshot, and by the kernel about faults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.kernel_state.layout import Layout
+from harness.kernel_state.lookup import lookup_slot
+from harness.kernel_state.memory import Ram
+from harness.kernel_state.state import KernelState
+from harness.programs.descriptions import Action
+from harness.programs.encodings import Decoded, Decoder, records
+from harness.programs.interfaces import Interface
+from harness.protocol import CallState
+from harness.specification.oracle import MAXIMUM_LENGTH, MESSAGE_REGISTERS
+
+_INFO = "seL4_MessageInfo"
+_SENDING = frozenset({Action.INVOKE, Action.SEND, Action.TRANSFER})
+_DISTURBING = frozenset({Action.STORE, Action.JUMP, Action.UNKNOWN})
+"""What may change a message on its way, or let a victim run other code."""
+_DISTURBING_CALLS = frozenset(
+    "TCB_WriteRegisters TCB_CopyRegisters TCB_Configure TCB_SetSpace TCB_SetIPCBuffer TCB_BindNotification".split()
+)
+"""After these a message may come from code that is no victim's, or from another buffer."""
+_RETURNED = (CallState.STARTED, CallState.DONE, CallState.FAULTED)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message: its label, so many words, the first of them, and how many capabilities.
+
+    `words` are those that are known: a sender's may be fewer than it sends.
+    """
+
+    label: int
+    length: int
+    words: tuple[int, ...]
+    caps: int = 0
+    unwrapped: int = 0
+    """Received: one bit for each capability of which only the badge came."""
+
+    def may_become(self, received: Message) -> bool:
+        """Whether a receiver can get it as `received`: without buffers only what fits into registers comes."""
+        if received.label != self.label or received.length not in (self.length, min(self.length, MESSAGE_REGISTERS)):
+            return False
+        known = min(received.length, len(self.words), len(received.words))
+        return self.words[:known] == received.words[:known] and received.caps <= self.caps
+
+    @property
+    def caps_fit(self) -> bool:
+        """Whether the capabilities can have come like this: one at most moves, of the others only badges come."""
+        return not self.unwrapped >> self.caps and self.caps - self.unwrapped.bit_count() <= 1
+
+    def __str__(self) -> str:
+        words = ", ".join(f"{word:#x}" for word in self.words[: self.length])
+        return f"label {self.label}, length {self.length}, words {words or 'none'}, {self.caps} capabilities"
+
+
+class MessageOracle:
+    """Judges the messages of programs for one snapshot. `threads`: physical addresses of the victims' threads."""
+
+    def __init__(self, snapshot: KernelState, interface: Interface, threads: Sequence[int]) -> None:
+        self._interface = interface
+        self._layout: Layout = snapshot.layout
+        self._threads = tuple(threads)
+        self._decoder = Decoder(interface)
+        self._block = self._layout.block(_INFO)
+        self._faults = frozenset(self._layout.union("seL4_Fault").values.values())
+        self._waiting = self._sent_before(snapshot)
+
+    def _sent_before(self, snapshot: KernelState) -> list[Message]:
+        """What the threads that wait in the snapshot have sent, or would send again."""
+        threads = snapshot.threads
+        info, *words = (threads.member("tcbArch", number).tolist() for number in range(1, 2 + MESSAGE_REGISTERS))
+        return [self._sent(values[0], tuple(values[1:])) for values in zip(info, *words, strict=True)]
+
+    def _field(self, name: str, info: int) -> int:
+        return self._block[name].get((info,))
+
+    def _sent(self, info: int, words: tuple[int, ...]) -> Message:
+        length = min(self._field("length", info), MAXIMUM_LENGTH)
+        return Message(self._field("label", info), length, words, self._field("extraCaps", info))
+
+    def _received(self, result: Any) -> Message:
+        info, words = int(result["info"]), tuple(int(word) for word in result["mr"])
+        caps, unwrapped = self._field("extraCaps", info), self._field("capsUnwrapped", info)
+        return Message(self._field("label", info), self._field("length", info), words, caps, unwrapped)
+
+    def compare(self, program: bytes, results: Any) -> tuple[int, dict[int, Message]]:
+        """How many messages were compared, and those that nobody seems to have sent, by the call that received them."""
+        rows = records(program)
+        calls = [self._decoder.decode_call(rows, index) for index in range(min(len(rows), len(results)))]
+        made = [index for index, result in enumerate(results[: len(calls)]) if int(result["state"]) in _RETURNED]
+        received = {index: self._received(results[index]) for index in made if self._receives(calls, results, index)}
+        if not received or self._disturbed([calls[index] for index in made], received):
+            return 0, {}
+        sent = [*self._waiting, *(self._sent(calls[index].info, calls[index].words) for index in made
+                                  if self._interface.calls[calls[index].call].action in _SENDING)]  # fmt: skip
+        return len(received), {
+            index: message
+            for index, message in received.items()
+            if not message.caps_fit
+            or not (message.label in self._faults - {0} or any(one.may_become(message) for one in sent))
+        }
+
+    def _receives(self, calls: list[Decoded], results: Any, index: int) -> bool:
+        """Whether a call has returned with what is, or may be, a message of another thread."""
+        type_ = self._interface.calls[calls[index].call]
+        if int(results[index]["state"]) != CallState.DONE:
+            return False
+        # A notification leaves the word of the caller, zero; where nobody must have sent, neither does anybody.
+        return type_.name == "Recv" or (type_.name == "NBRecv" and int(results[index]["info"]) != 0)
+
+    def _disturbed(self, calls: list[Decoded], received: dict[int, Message]) -> bool:
+        """Whether messages may have come from elsewhere, or through other buffers than the victims' own."""
+        faults = any(message.label in self._faults - {0} for message in received.values())
+        for call in calls:
+            type_ = self._interface.calls[call.call]
+            if type_.action in _DISTURBING or type_.name in _DISTURBING_CALLS:
+                return True
+            if (
+                faults
+                and type_.action in _SENDING
+                and type_.action is not Action.INVOKE
+                and self._sent(call.info, ()).length
+            ):
+                return True  # an answer to a fault may set registers
+        return False
+
+    def question(self, program: bytes, index: int, message: Message) -> dict[str, Any]:
+        """All that `resolve` needs to judge a call later, as plain data."""
+        call = self._decoder.decode_call(records(program), index)
+        return {
+            "name": self._interface.calls[call.call].name,
+            "victim": self._interface.population.victims[call.victim].name,
+            "target": hex(call.target),
+            "thread": hex(self._threads[call.victim]),
+            "received": str(message),
+        }
+
+    def resolve(self, question: dict[str, Any], ram: Ram) -> bool:
+        """Whether a call received through an endpoint, and its thread had no notification that could wake it."""
+        thread, layout = int(question["thread"], 16), self._layout
+        found = lookup_slot(layout, ram, thread, int(question["target"], 16))
+        bound = thread + layout.tcb_offset + layout.struct("tcb")["tcbBoundNotification"].offset
+        return found is not None and found.type == "endpoint_cap" and not int(ram.word(bound))
