@@ -166,6 +166,7 @@ class _Conductor:
             deadline=self._deadline,
             runs=share + (number < rest) if settings.runs else 0,
             check_every=settings.check_every,
+            strict=settings.strict,
             coverage=settings.coverage,
             mutators=settings.mutators,
             maximum_calls=settings.maximum_calls,

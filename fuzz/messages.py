@@ -50,6 +50,7 @@ class WorkerSettings:
     deadline: float = 0.0
     runs: int = 0
     check_every: int = 500
+    strict: bool = False
     audit_every: int = 1000
     coverage: bool = True
     mutators: Choice = Choice.BOTH

@@ -41,6 +41,7 @@ class PlantedSettings:
     workers: int = 1
     seed: int = 1
     release: bool = False
+    strict: bool = False
     coverage: bool = True
     mutators: Choice = Choice.BOTH
     times: int = 5
@@ -86,7 +87,8 @@ class PreservingResult:
 def mode_name(settings: PlantedSettings) -> str:
     """How a campaign is guided, in one word."""
     guided = {Choice.BOTH: "coverage", Choice.NATIVE: "native", Choice.TYPED: "typed"}[settings.mutators]
-    return guided if settings.coverage else {"coverage": "no-coverage"}.get(guided, f"{guided}-no-coverage")
+    guided = guided if settings.coverage else {"coverage": "no-coverage"}.get(guided, f"{guided}-no-coverage")
+    return f"{guided}-strict" if settings.strict else guided
 
 
 def run_planted(
@@ -154,6 +156,7 @@ def _run(
             seconds=settings.seconds,
             workers=settings.workers,
             seed=settings.seed,
+            strict=settings.strict,
             coverage=settings.coverage,
             mutators=settings.mutators,
         ),
@@ -171,7 +174,14 @@ def _run(
 def _identity(artefacts: Artefacts, settings: PlantedSettings, target: str) -> str:
     """Changes with all that a kept result depends on, but for the time that there was."""
     parts = [artefacts.hashes[name] for name in ("kernel", "firmware", "root_task", "victim", "config")]
-    parts += [str(settings.coverage), settings.mutators, target, str(settings.seed), str(settings.workers)]
+    parts += [
+        str(settings.strict),
+        str(settings.coverage),
+        settings.mutators,
+        target,
+        str(settings.seed),
+        str(settings.workers),
+    ]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 

@@ -40,6 +40,7 @@ class CampaignSettings:
     workers: int = 1
     seed: int = 1
     check_every: int = 500
+    strict: bool = False
     coverage: bool = True
     mutators: Choice = Choice.BOTH
     maximum_calls: int = 16

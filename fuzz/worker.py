@@ -44,12 +44,13 @@ from fuzz.pending import Pending
 from fuzz.statistics import CallStatistics, JudgedObjects, Totals
 from harness.errors import BothworldsError, InputError, MachineError
 from harness.execution.executor import Executor
-from harness.execution.observation import Outcome
+from harness.execution.observation import Observation, Outcome
 from harness.findings.filing import Filer, Origin, Reduced
 from harness.findings.judge import HANGS, Judge, of_outcome
 from harness.findings.minimise import Limits
 from harness.findings.signature import NOWHERE, Symptom, signature_of
 from harness.invariants.checker import CheckReport
+from harness.invariants.wrong_answers import Answers
 from harness.programs.interfaces import Interface
 from harness.protocol import CALL_BYTES
 
@@ -192,14 +193,12 @@ class Worker:
         if self.inspected and data in self.inspected:
             self.inspected.discard(data)
             inspect = True
-        inspect = inspect or self.checker.unusual(observation)
-        if executions % self.settings.check_every and not inspect:
-            report = self.checker.check_changed(observation)
-            self.totals.check_seconds += report.seconds
-        else:
-            report = self.judge.check(observation)
+        report = self.look(observation, inspect=inspect)
+        if report.whole:
             self.totals.check_seconds_whole += report.seconds
             self.totals.whole_checks += 1
+        else:
+            self.totals.check_seconds += report.seconds
         self.judged.add(report.judged)
         if report.requests:
             self.settle(report, data)
@@ -207,6 +206,21 @@ class Worker:
             self.handle(data, self.judge.new_violations(report))
         if executions % self.settings.audit_every == 0:
             self.audit(data)
+
+    def look(self, observation: Observation, *, inspect: bool) -> CheckReport:
+        """Judge what a program left: all of it now and then, otherwise what it changed.
+
+        `inspect`: something tells that this program is worth it to compare all of its answers.
+        """
+        if not self.executions % self.settings.check_every:
+            return self.judge.check(observation)
+        if inspect:
+            return self.checker.check_changed(observation, everything=True, answers=Answers.ALL)
+        if self.settings.strict:
+            return self.checker.check_changed(observation, everything=True, answers=Answers.KNOWN)
+        # Others look at the whole state, which is worth it only where threads are in states not seen before.
+        others = bool(self.checker.others) and self.checker.unusual(observation)
+        return self.checker.check_changed(observation, everything=self.checker.follows, others=others)
 
     def settle(self, report: CheckReport, data: bytes) -> None:
         """Answer what a report asks for; what that executes does not belong to this input."""

@@ -18,6 +18,7 @@ from fuzz.commands.options import (
     MutatorsOption,
     NoCoverageOption,
     SeedOption,
+    StrictOption,
     WorkersOption,
     worker_count,
     write_json,
@@ -65,8 +66,10 @@ def fuzz(
     no_series: NoSeriesOption = False,
     firmware: FirmwareOption = None,
     check_every: Annotated[
-        int, typer.Option("--check-every", min=1, help="Judge by all invariants every N executions.")
+        int,
+        typer.Option("--check-every", min=1, help="Judge everything, and not only what changed, every N executions."),
     ] = 500,
+    strict: StrictOption = False,
     no_coverage: NoCoverageOption = False,
     mutators: MutatorsOption = Choice.BOTH,
     release: ReleaseOption = False,
@@ -107,6 +110,7 @@ def fuzz(
         workers=worker_count(workers),
         seed=seed or secrets.randbelow(1 << 31) + 1,
         check_every=check_every,
+        strict=strict,
         coverage=not no_coverage,
         mutators=mutators,
     )

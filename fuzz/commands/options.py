@@ -19,6 +19,9 @@ JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help=
 WorkersOption = Annotated[int, typer.Option("--workers", min=0, help="Processes with a machine each; 0: one a core.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Start of the random numbers; 0: choose one.")]
 MutatorsOption = Annotated[Choice, typer.Option("--mutators", help="libFuzzer's own, those that know calls, or both.")]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Judge by every invariant after every execution, at about half the speed.")
+]
 NoCoverageOption = Annotated[bool, typer.Option("--no-coverage", help="Do not count blocks: blind fuzzing.")]
 
 

@@ -16,6 +16,7 @@ from fuzz.commands.options import (
     MutatorsOption,
     NoCoverageOption,
     SeedOption,
+    StrictOption,
     WorkersOption,
     worker_count,
     write_json,
@@ -47,6 +48,7 @@ def planted(
         "findings/planted"
     ),
     json_file: JsonOption = None,
+    strict: StrictOption = False,
     no_coverage: NoCoverageOption = False,
     mutators: MutatorsOption = Choice.BOTH,
     compare: Annotated[
@@ -77,6 +79,7 @@ def planted(
         seconds=time,
         workers=worker_count(workers),
         release=release,
+        strict=strict,
         coverage=not no_coverage,
         mutators=mutators,
     )

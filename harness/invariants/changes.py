@@ -25,7 +25,7 @@ from harness.kernel_state.capabilities import KERNEL_OBJECTS, CapTable
 from harness.kernel_state.layout import PAGE_BITS
 from harness.kernel_state.memory import PAGE_WORDS, Ram
 from harness.kernel_state.page_tables import LEVEL_SHIFT, LEVELS
-from harness.kernel_state.state import ContainerKind, KernelState
+from harness.kernel_state.state import TTBR_ADDRESS, ContainerKind, KernelState
 
 Array = np.ndarray[Any, Any]
 
@@ -43,20 +43,19 @@ _TABLE_LEVELS = {
 _ADDRESS = ((1 << 48) - 1) & -(1 << PAGE_BITS)
 _PAGE_SHIFT = np.uint64(PAGE_BITS)
 _PAGE_WORD_SHIFT = PAGE_BITS - 3
-_TTBR_ADDRESS = ((1 << 48) - 1) & ~1
 _CACHE_LIMIT = 1 << 17
 _MANY = 1 << 14
 """From so many words, or slots behind new capabilities, on the full check is faster."""
 
 
-def _word(name: str) -> int:
+def report_word(name: str) -> int:
+    """Index of a word of EL3's report by the name of its field."""
     assert protocol.REPORT.fields is not None
     return int(protocol.REPORT.fields[name][1]) // 8
 
 
-_TTBR0, _TTBR1, _SCR_EL3 = _word("ttbr0_el1"), _word("ttbr1_el1"), _word("scr_el3")
-SMC_COUNT = _word("smc_count")
-"""Index of a word of EL3's report."""
+_TTBR0, _TTBR1, _SCR_EL3 = (report_word(name) for name in ("ttbr0_el1", "ttbr1_el1", "scr_el3"))
+SMC_COUNT = report_word("smc_count")
 
 
 @dataclass(frozen=True)
@@ -268,10 +267,10 @@ class WorldChanges:
         """
         if not self.exact or report[_SCR_EL3] not in self._facts.scr_el3:
             return False
-        if report[_TTBR1] & _TTBR_ADDRESS != self._facts.kernel_root:
+        if report[_TTBR1] & TTBR_ADDRESS != self._facts.kernel_root:
             return False
         work = _Work(self, ram)
-        root = report[_TTBR0] & _TTBR_ADDRESS
+        root = report[_TTBR0] & TTBR_ADDRESS
         if root not in self._roots:
             work.links.append(((root - self._base) >> PAGE_BITS, 0))
         work.addresses = changed

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,12 @@ from harness.invariants import (  # noqa: F401 (they register their invariants)
 )
 from harness.invariants.changes import SMC_COUNT, WorldChanges
 from harness.invariants.definitions import Context, Facts, Invariant, Judgement, Request, Violation, invariants
+from harness.invariants.incremental.kernel import COVERED, KernelChanges
 from harness.invariants.novelty import Novelty
 from harness.invariants.regions import RegionMap
 from harness.invariants.smc import SmcAuthority, log_entries
 from harness.invariants.two_worlds import TwoWorlds
+from harness.invariants.wrong_answers import Answers
 from harness.kernel_state.elf import Elf
 from harness.kernel_state.layout import Layout
 from harness.kernel_state.memory import MemoryImage, Ram, read_optional
@@ -43,6 +46,8 @@ from harness.kernel_state.state import KernelState
 from harness.programs.interfaces import Interface
 from harness.specification.messages import MessageOracle
 from harness.specification.oracle import AnswerOracle
+
+Array = np.ndarray[Any, Any]
 
 ENTRY_POINT_GROUP = "bothworlds.invariants"
 """Packages that add invariants name a module here; importing it registers them."""
@@ -66,6 +71,8 @@ class CheckReport:
     judged: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     requests: list[Request] = field(default_factory=list)
+    whole: bool = False
+    """Everything was looked at, and not only what changed."""
 
     @property
     def held(self) -> bool:
@@ -138,11 +145,20 @@ class Checker:
         self._changes = WorldChanges(self.snapshot, self.regions, self.facts)
         self._novelty = Novelty(self.snapshot)
         self._rams: dict[int, tuple[MemoryImage, Ram]] = {}
-        start = self.check(snapshot_memory, families=_EACH_PROGRAM)
-        self._judged = start.judged
-        self._start_held = start.held
+        self._start = self.check(snapshot_memory)
+        first = {entry.id for entry in invariants(_EACH_PROGRAM)}
+        of_programs = {entry.id for entry in invariants([wrong_answers.FAMILY])}
+        self._judged = {id: count for id, count in self._start.judged.items() if id in first}
+        self._start_held = not any(violation.invariant in first for violation in self._start.violations)
+        self._kernel: KernelChanges | None = None
+        self.others = [entry for entry in invariants() if entry.id not in first | COVERED | of_programs]
+        """Invariants of other packages: they look at the whole state."""
+        theirs = {entry.id for entry in self.others}
+        self._all_judged = {id: count for id, count in self._start.judged.items() if id not in theirs}
         self.fallbacks = 0
         """Incremental checks that needed the whole world family."""
+        self.unclear: Counter[str] = Counter()
+        """Incremental checks of everything that needed all invariants, by what was not recognised."""
 
     def _facts(self, firmware_elf: Path | None) -> Facts:
         state = self.snapshot
@@ -174,23 +190,18 @@ class Checker:
             report = report_in(self.config, memory)
         return KernelState(self.layout, self.config, memory, report=report, hints=self._hints, ram=self._ram(memory))
 
+    def _context(self, memory: MemoryImage, observation: Any) -> Context:
+        state = self.state(memory, observation)
+        return Context(state, self.regions, self.facts, observation, self.smc, self.answers, self.worlds, self.messages)
+
     def check(self, memory: MemoryImage, observation: Any = None, families: Iterable[str] | None = None) -> CheckReport:
         """Judge everything in a memory by all invariants, or by those of some families.
 
         Memory may hold anything. Raises ImageError only where the memory itself cannot be read.
         """
         start = time.perf_counter()
-        context = Context(
-            self.state(memory, observation),
-            self.regions,
-            self.facts,
-            observation,
-            self.smc,
-            self.answers,
-            self.worlds,
-            self.messages,
-        )
-        result = CheckReport()
+        context = self._context(memory, observation)
+        result = CheckReport(whole=families is None)
         for entry in invariants(families):
             if entry.family == two_worlds.FAMILY and self.worlds is None:
                 continue
@@ -207,11 +218,21 @@ class Checker:
         ram = self._ram(observation.memory)
         return ram is not None and self._novelty.new(ram)
 
-    def check_changed(self, observation: Any, memory: MemoryImage | None = None) -> CheckReport:
-        """The world and two-worlds families after one program, from the pages that it changed.
+    def check_changed(
+        self,
+        observation: Any,
+        memory: MemoryImage | None = None,
+        *,
+        everything: bool = False,
+        others: bool = True,
+        answers: Answers = Answers.NOW_AND_THEN,
+    ) -> CheckReport:
+        """The world and two-worlds families after one program, or `everything`, from the pages that it changed.
 
         The answer is that of `check`. `judged` is what the snapshot holds, whose verdict stands where nothing
         changed. `memory` is the machine's, by default the observation's. See `settle` for the report's requests.
+        `others`: everything includes the invariants of other packages, for which the whole state is read. `answers`:
+        which of the program's answers are compared.
         """
         start = time.perf_counter()
         if memory is None:
@@ -220,36 +241,66 @@ class Checker:
         words = getattr(observation, "changed_words", None)
         ram = self._ram(memory)
         logged = report[SMC_COUNT]
+        families = None if everything else _EACH_PROGRAM
         complete = self._start_held and ram is not None and len(changed) < protocol.CHANGED_PAGES
         if not complete or ram is None or not self._changes.clean(ram, changed, report, words):
             self.fallbacks += 1
-            return self.check(memory, observation, _EACH_PROGRAM)
+            return self.check(memory, observation, families)
         if self.worlds is not None and not self.worlds.clean(memory, observation, ram):
             self.fallbacks += 1
-            return self.check(memory, observation, _EACH_PROGRAM)
+            return self.check(memory, observation, families)
         result = CheckReport(judged=self._judged)
+        if everything:
+            if not self._kernel_holds(ram, changed, words, report):
+                return self.check(memory, observation)
+            result.judged = self._all_judged
+            if self.others and others:
+                result.judged = result.judged.copy()
+                context = self._context(memory, observation)
+                for entry in self.others:
+                    self._judge(entry, context, result)
         if logged and self.smc is not None:
             program = self.smc.program_of(memory, observation.calls)
             if program is not None:
                 judgement = Judgement()
                 self.smc.judge_entries(log_entries(report, logged), observation.results, program, judgement)
-                result.judged = {**self._judged, "smc_authority": self._judged["smc_authority"] + judgement.judged}
+                result.judged = {**result.judged, "smc_authority": self._judged["smc_authority"] + judgement.judged}
                 result.add("smc_authority", judgement)
-        self._until_answers -= 1
-        if not self._until_answers:
-            self._until_answers = ANSWERS_EVERY
-            self._compare_answers(memory, observation, result)
+        self._compare_answers(memory, observation, answers, result)
         result.seconds = time.perf_counter() - start
         return result
 
-    def _compare_answers(self, memory: MemoryImage, observation: Any, result: CheckReport) -> None:
+    @property
+    def follows(self) -> bool:
+        """Whether everything can be judged from what changed: the snapshot held, and nothing of it is left out."""
+        if self._kernel is None:
+            self._kernel = KernelChanges(self.snapshot, held=self._start.held)
+        return self._kernel.exact
+
+    def _kernel_holds(self, ram: Ram, changed: Array, words: Array | None, report: Sequence[int]) -> bool:
+        """Whether all invariants but those of the world family and of others certainly hold."""
+        if not self.follows or self._kernel is None:
+            return False
+        reason = self._kernel.unclear(ram, changed, words, report)
+        if reason is not None:
+            self.unclear[reason.reason] += 1
+        return reason is None
+
+    def _compare_answers(self, memory: MemoryImage, observation: Any, answers: Answers, result: CheckReport) -> None:
         """Compare the answers of a program's calls with the specification."""
-        if self.answers is not None and self.smc is not None:
-            program = self.smc.program_of(memory, observation.calls)
-            if program is not None:
-                result.requests += wrong_answers.compare(self.answers, program, observation).requests
-                if self.messages is not None:
-                    result.requests += messages.compare(self.messages, program, observation).requests
+        self._until_answers -= 1
+        its_turn = not self._until_answers or answers is Answers.ALL
+        if not self._until_answers:
+            self._until_answers = ANSWERS_EVERY
+        if self.answers is None or self.smc is None or not (its_turn or answers is Answers.KNOWN):
+            return
+        program = self.smc.program_of(memory, observation.calls)
+        if program is not None:
+            known = not its_turn
+            result.add(wrong_answers.ID, wrong_answers.compare(self.answers, program, observation, known=known))
+            result.add(smc_results.ID, smc_results.compare(self.smc, program, observation))
+            if self.messages is not None:
+                result.add(messages.ID, messages.compare(self.messages, program, observation))
 
     def settle(self, report: CheckReport, run: Callable[[int], Any]) -> list[Violation]:
         """Answer a report's requests, and add what they bring to light to its violations.

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.errors import BothworldsError
 from harness.invariants.definitions import Context, Judgement, Request, invariant
-from harness.invariants.wrong_answers import ID as ANSWERS
+from harness.invariants.wrong_answers import FAMILY
 from harness.kernel_state.memory import Ram
 from harness.specification.messages import MessageOracle
 
@@ -26,7 +26,7 @@ def compare(oracle: MessageOracle, program: bytes, observation: Any) -> Judgemen
     return judgement
 
 
-@invariant(ID, family=ANSWERS, reference="docs/specification.md")
+@invariant(ID, family=FAMILY, reference="docs/specification.md")
 def messages(context: Context) -> Judgement:
     """Each message that was received has label, words and capabilities of one that was sent."""
     observation, oracle, authority = context.observation, context.messages, context.smc

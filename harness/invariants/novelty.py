@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Which programs deserve a judgement by all invariants: those that bring threads into states not seen together before.
+"""Which programs deserve a look at the whole state: those that bring threads into states not seen together before.
 
-Only the world family is judged after every program: the others cost more than running it. Judging one in some hundred
-by all of them misses what happens rarely. New coverage is one sign that a state is worth a look; a new combination
-of what threads, endpoints and notifications do is another one, which coverage does not see.
+The project's own invariants are judged after every program by what it changed. Those of other packages look at the
+whole state, which costs more than running the program; judging one in some hundred by them misses what happens rarely.
+New coverage is one sign that a state is worth a look; a new combination of what threads, endpoints and notifications do
+is another one, which coverage does not see.
 """
 
 from __future__ import annotations

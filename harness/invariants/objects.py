@@ -23,7 +23,7 @@ FAMILY = "objects"
 MAXIMUM_PLACES = 1 << 14
 """2 MiB blocks of large objects that are looked up in the kernel's window: more than it has, so that only objects that
 overlap can be more."""
-_IPC_BUFFER_BYTES = 512
+IPC_BUFFER_BYTES = 512
 """Alignment that checkValidIPCBuffer demands (BIT(9))."""
 _LARGEST_BITS = FRAME_BITS[2]
 
@@ -204,10 +204,8 @@ def _judge_threads(state: KernelState, judgement: Judgement) -> None:
     for row in np.flatnonzero(~contains(np.array(sorted(faults.blocks), np.uint64), kinds)).tolist():
         judgement.fail_thread(threads, row, "tcbFault", int(kinds[row]), "a kind of fault")
     buffers = threads.member("tcbIPCBuffer")
-    for row in np.flatnonzero(buffers % np.uint64(_IPC_BUFFER_BYTES)).tolist():
-        judgement.fail_thread(
-            threads, row, "tcbIPCBuffer", hex(int(buffers[row])), f"a multiple of {_IPC_BUFFER_BYTES}"
-        )
+    for row in np.flatnonzero(buffers % np.uint64(IPC_BUFFER_BYTES)).tolist():
+        judgement.fail_thread(threads, row, "tcbIPCBuffer", hex(int(buffers[row])), f"a multiple of {IPC_BUFFER_BYTES}")
 
 
 def _judge_thread_slots(state: KernelState, judgement: Judgement) -> None:

@@ -9,7 +9,7 @@ from harness import protocol
 from harness.errors import BothworldsError
 from harness.invariants.definitions import Context, Judgement, invariant
 from harness.invariants.smc import MESSAGE_REGISTERS, SMC_REGISTERS, SmcAuthority
-from harness.invariants.wrong_answers import ID as ANSWERS
+from harness.invariants.wrong_answers import FAMILY
 from harness.programs.encodings import records
 from harness.protocol import CallState
 
@@ -18,28 +18,32 @@ _DISTURBING = frozenset({"TCB_WriteRegisters", "TCB_CopyRegisters"})
 """After these a result may be another thread's."""
 
 
-@invariant(ID, family=ANSWERS, reference="docs/invariants.md")
+@invariant(ID, family=FAMILY, reference="docs/invariants.md")
 def smc_results(context: Context) -> Judgement:
     """A Call of the secure monitor is answered with eight words, x0 to x7 as the monitor left them."""
     observation, authority = context.observation, context.smc
-    judgement = Judgement()
     if observation is None or authority is None:
-        return judgement
+        return Judgement()
     try:
         program = authority.program_of(context.state.memory, observation.calls)
-        log, results = observation.smc_log, observation.results
+        return compare(authority, program, observation) if program is not None else Judgement()
     except BothworldsError:
-        return judgement  # they are gone with the next program
-    if program is not None and len(log):
-        _compare(authority, program, log, results, judgement)
-    return judgement
+        return Judgement()  # the results are gone with the next program
 
 
-def _compare(authority: SmcAuthority, program: bytes, log: Any, results: Any, judgement: Judgement) -> None:
+def compare(authority: SmcAuthority, program: bytes, observation: Any) -> Judgement:
+    """Compare what a program's calls were answered with what EL3 logged.
+
+    Raises a MachineError for an observation that is over.
+    """
+    judgement = Judgement()
+    log, results = observation.smc_log, observation.results
+    if not len(log):
+        return judgement
     rows = records(program)
     names = [authority.interface.calls[row[0] % len(authority.interface.calls)].name for row in rows]
     if not _DISTURBING.isdisjoint(names):
-        return
+        return judgement
     for entry in log:
         index = int(entry["call"])
         if index >= min(len(rows), len(results)) or not authority.returns_answer(rows, index):
@@ -62,6 +66,7 @@ def _compare(authority: SmcAuthority, program: bytes, log: Any, results: Any, ju
                 expected=[hex(word) for word in expected],
                 info=hex(length),
             )
+    return judgement
 
 
 def _shown(words: list[int]) -> str:

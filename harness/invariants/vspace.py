@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 FAMILY = "vspace"
 # The capability type of the table that an entry of each level points to.
-_FPU_PATH = (("tcb", "tcbArch"), ("arch_tcb", "tcbContext"), ("user_context", "fpuState"))
+FPU_PATH = (("tcb", "tcbArch"), ("arch_tcb", "tcbContext"), ("user_context", "fpuState"))
 _NEXT = ("page_upper_directory_cap", "page_directory_cap", "page_table_cap")
 
 
@@ -266,6 +266,6 @@ def _judge_fpu(context: Context, judgement: Judgement) -> None:
         return
     owner = state.pointer("ksActiveFPUState")
     if owner:
-        offset = sum(layout.struct(name)[member].offset for name, member in _FPU_PATH)
+        offset = sum(layout.struct(name)[member].offset for name, member in FPU_PATH)
         if owner - offset not in state.threads.row_of:
             judgement.fail_field("FPU", "tcb", "ksActiveFPUState", hex(owner), "null or the fpuState of a thread")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import Any
 
 from harness.errors import BothworldsError
@@ -10,23 +11,36 @@ from harness.invariants.definitions import Context, Judgement, Request, invarian
 from harness.kernel_state.memory import Ram
 from harness.specification.oracle import AnswerOracle
 
-ID = "answers"
+ID = FAMILY = "answers"
+"""The family judges what a program was told, and not the state that it left."""
 
 
-def compare(oracle: AnswerOracle, program: bytes, observation: Any) -> Judgement:
-    """Compare the answers of a program; what seems wrong, and what the snapshot does not tell, are requests.
+class Answers(Enum):
+    """Which answers of a program are compared where it is judged by what it changed."""
+
+    NOW_AND_THEN = auto()
+    """All, of one program in some."""
+    KNOWN = auto()
+    """Those that the snapshot tells, of every program; and all, of one program in some."""
+    ALL = auto()
+
+
+def compare(oracle: AnswerOracle, program: bytes, observation: Any, *, known: bool = False) -> Judgement:
+    """Compare the answers of a program; what seems wrong is a request, and what the snapshot does not tell.
+
+    `known`: leave the latter out, for which the program has to run again.
 
     Raises a MachineError for an observation that is over.
     """
     results = observation.results
     comparison = oracle.compare(program, results, observation.changed_words)
     judgement = Judgement(comparison.covered)
-    for index in sorted({*comparison.wrong, *comparison.open}):
+    for index in comparison.wrong if known else sorted({*comparison.wrong, *comparison.open}):
         judgement.requests.append(Request(ID, index, oracle.question(program, results, index)))
     return judgement
 
 
-@invariant(ID, family=ID, reference="docs/specification.md")
+@invariant(ID, family=FAMILY, reference="docs/specification.md")
 def answers(context: Context) -> Judgement:
     """Every invocation is answered as the manual says: the first error whose rule it breaks, otherwise success."""
     observation, oracle, authority = context.observation, context.answers, context.smc

@@ -31,7 +31,8 @@ MAXIMUM_SLOTS = 1 << 19
 """Bound of the search for slots: all of secure RAM."""
 MAXIMUM_NESTING = 1 << 12
 """Bound of CNodes within CNodes that the search follows; what lies deeper is not found, and links to it are wrong."""
-_TTBR_ADDRESS = ((1 << 48) - 1) & ~1
+TTBR_ADDRESS = ((1 << 48) - 1) & ~1
+"""The address of a table in TTBR0 or TTBR1."""
 
 
 class ContainerKind(IntEnum):
@@ -412,7 +413,7 @@ class KernelState:
             by_root.setdefault(root, []).append(asid)
         live: int | None = None
         if self.report is not None:
-            live = int(self.report["ttbr0_el1"]) & _TTBR_ADDRESS
+            live = int(self.report["ttbr0_el1"]) & TTBR_ADDRESS
             by_root.setdefault(live, [])
         by_root.setdefault(self.global_address("armKSGlobalUserPGD"), [])
         return VSpaces(tuple(by_root), tuple(tuple(asids) for asids in by_root.values()), live)
@@ -426,7 +427,7 @@ class KernelState:
     def kernel_root(self) -> int:
         """Physical address of the level-0 table in TTBR1."""
         if self.report is not None:
-            return int(self.report["ttbr1_el1"]) & _TTBR_ADDRESS
+            return int(self.report["ttbr1_el1"]) & TTBR_ADDRESS
         return self.global_address("armKSGlobalKernelPGD")
 
     @cached_property

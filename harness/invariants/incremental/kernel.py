@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""All invariants but the world family, from the words that a program changed: certainly held, or not certain.
+
+The snapshot was judged as a whole, and held. What a program changed is little: a dozen slots, a few threads, an entry
+or two. So each invariant is judged around what changed only; each module here says why that is enough. A state is
+either recognised as right, or left to the whole check, whose judgement is the one that is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.invariants.changes import report_word
+from harness.invariants.incremental.decoding import Unclear
+from harness.invariants.incremental.delta import Delta
+from harness.invariants.incremental.derivation import Memory, judge_links, judge_neighbours
+from harness.invariants.incremental.snapshot import SnapshotIndex
+from harness.invariants.incremental.threads import ThreadFields, Threads
+from harness.invariants.incremental.vspaces import AddressSpaces
+from harness.kernel_state.layout import PAGE_BITS
+from harness.kernel_state.memory import PAGE_WORDS, Ram
+from harness.kernel_state.state import TTBR_ADDRESS, KernelState
+
+Array = np.ndarray[Any, Any]
+
+COVERED = frozenset(
+    """
+    valid_untyped untyped_inc mdb_cte_at no_mloop untyped_mdb descendants_inc ut_revocable valid_vspace_objs
+    valid_vs_lookup valid_table_caps unique_table_refs valid_arch_state pspace_aligned pspace_distinct
+    pspace_in_kernel_window valid_global_refs valid_objs if_live_then_nonz_cap if_unsafe_then_cap zombies_final cur_tcb
+    only_idle valid_queues sym_refs valid_reply_caps valid_reply_masters valid_irq_node valid_irq_handlers
+    """.split()
+)
+"""Ids of the invariants that are judged here."""
+_TTBR0 = report_word("ttbr0_el1")
+
+
+class KernelChanges:
+    """What is kept of one snapshot. `exact` is false if the snapshot itself needs the whole check."""
+
+    def __init__(self, state: KernelState, *, held: bool) -> None:
+        """`held`: whether the snapshot was judged as a whole, and nothing was found."""
+        self._index = SnapshotIndex(state)
+        self.exact = held and self._index.exact
+        if self.exact:
+            self._fields = ThreadFields(self._index)
+
+    def unclear(self, ram: Ram, changed: Array, words: Array | None, report: Sequence[int]) -> Unclear | None:
+        """None if all of COVERED certainly hold, otherwise why that is not certain.
+
+        `ram` is the machine's memory now, `changed` the physical addresses (u64[n]) of all pages that differ from the
+        snapshot, `report` the words of EL3's report (protocol.REPORT). `words` are the numbers in secure RAM of the
+        words that differ, if somebody has looked already. The world family must hold.
+        """
+        if not self.exact:
+            return Unclear("the snapshot", suspect=False)
+        if words is None or not len(words):
+            words = self._differing(ram, changed)
+        try:
+            delta = Delta(self._index, ram, words[self._index.roles[words] != 0])
+            judge_links(delta)
+            judge_neighbours(delta)
+            delta.judge_reach()
+            Memory(delta).judge_order()
+            AddressSpaces(delta, report[_TTBR0] & TTBR_ADDRESS).judge()
+            Threads(self._fields, delta).judge()
+        except Unclear as reason:
+            return reason
+        return None
+
+    def _differing(self, ram: Ram, changed: Array) -> Array:
+        """Numbers of the words that differ, in the pages at some physical addresses."""
+        inside = changed[(changed >= np.uint64(ram.base)) & (changed < np.uint64(ram.end))]
+        pages = ((inside - np.uint64(ram.base)) >> np.uint64(PAGE_BITS)).astype(np.int64)
+        rows, columns = (ram.pages[pages] != self._index.words.reshape(-1, PAGE_WORDS)[pages]).nonzero()
+        found: Array = pages[rows] * PAGE_WORDS + columns
+        return found
