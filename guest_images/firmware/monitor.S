@@ -21,14 +21,21 @@
 #define SCTLR_EL1_RESET         0x30d00800      /* RES1; everything off */
 #define SCTLR_EL2_RESET         0x30c50830
 #define HCR_RW                  (1 << 31)       /* EL1 is AArch64 */
+#ifdef BW_CPU_MAX                               /* pointer authentication and context numbers do not trap */
+#define HCR_START               (HCR_RW | (1 << 40) | (1 << 41) | (1 << 53))
+#define SCR_LATER               ((1 << 16) | (1 << 17) | (1 << 25))
+#else
+#define HCR_START               HCR_RW
+#define SCR_LATER               0
+#endif
 #define CPTR_EL2_RESET          0x33ff          /* nothing of FP traps */
 #define CNTHCTL_OPEN            3               /* EL1 has its counter and its timer */
 #define SPSR_EL2H_MASKED        0x3c9
 #if BW_NORMAL_LEVEL == 2
-#define SCR_START               (SCR_NORMAL | SCR_HCE)
+#define SCR_START               (SCR_NORMAL | SCR_LATER | SCR_HCE)
 #define SPSR_START              SPSR_EL2H_MASKED
 #else
-#define SCR_START               SCR_NORMAL
+#define SCR_START               (SCR_NORMAL | SCR_LATER)
 #define SPSR_START              SPSR_EL1H_MASKED
 #endif
 
@@ -199,7 +206,7 @@ function start_normal_world
 
         load    x0, SCTLR_EL2_RESET
         msr     sctlr_el2, x0
-        load    x0, HCR_RW
+        load    x0, HCR_START
         msr     hcr_el2, x0
         load    x0, CPTR_EL2_RESET
         msr     cptr_el2, x0

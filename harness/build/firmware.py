@@ -57,6 +57,8 @@ def machine_header(config: MachineConfig) -> str:
         lines += [f"#define BW_{macro}_BASE {base:#x}", f"#define BW_{macro}_SIZE {size:#x}"]
     if normal is not None:
         lines += ["#define BW_NORMAL_WORLD 1", f"#define BW_NORMAL_LEVEL {normal.level.value[2:]}"]
+        if registers.is_max(config):
+            lines.append("#define BW_CPU_MAX 1")
     return "\n".join(lines) + "\n"
 
 

@@ -45,7 +45,7 @@ _EL2 = (
 
 # Of QEMU's `max` beside a normal world: pointer authentication, context numbers, deferred errors. By encoding,
 # since the firmware is assembled for the architecture's first version.
-_MAX = {
+OF_MAX = {
     "apiakeylo_el1": "s3_0_c2_c1_0", "apiakeyhi_el1": "s3_0_c2_c1_1",
     "apibkeylo_el1": "s3_0_c2_c1_2", "apibkeyhi_el1": "s3_0_c2_c1_3",
     "apdakeylo_el1": "s3_0_c2_c2_0", "apdakeyhi_el1": "s3_0_c2_c2_1",
@@ -54,7 +54,7 @@ _MAX = {
     "scxtnum_el0": "s3_3_c13_c0_7", "scxtnum_el1": "s3_0_c13_c0_7", "disr_el1": "s3_0_c12_c1_1",
 }  # fmt: skip
 # The same of EL2
-_MAX_EL2 = {
+OF_MAX_EL2 = {
     "ttbr1_el2": "s3_4_c2_c0_1", "contextidr_el2": "s3_4_c13_c0_1", "scxtnum_el2": "s3_4_c13_c0_7",
     "cnthv_ctl_el2": "s3_4_c14_c3_1", "cnthv_cval_el2": "s3_4_c14_c3_2",
 }  # fmt: skip
@@ -73,7 +73,8 @@ class BankRegister:
     size: int
 
 
-def _is_max(config: MachineConfig) -> bool:
+def is_max(config: MachineConfig) -> bool:
+    """Whether the CPU is QEMU's `max`, which has what the architecture's later versions brought."""
     return config.qemu.cpu.split(",")[0] == "max"
 
 
@@ -82,10 +83,10 @@ def _system(config: MachineConfig | None) -> tuple[list[str], list[str]]:
     normal = None if config is None else config.normal_world
     if config is None or normal is None:
         return _SYSTEM, _SYSTEM
-    usual = [*_SYSTEM, *(_MAX if _is_max(config) else ())]
+    usual = [*_SYSTEM, *(OF_MAX if is_max(config) else ())]
     of_el2: list[str] = []
     if normal.save_el2 or normal.level is Level.EL2:
-        of_el2 = [*_EL2, *(_MAX_EL2 if _is_max(config) else ())]
+        of_el2 = [*_EL2, *(OF_MAX_EL2 if is_max(config) else ())]
     # SCR_EL3 says which world it is: the switch itself writes it.
     return [*usual, *of_el2], ["scr_el3", *_NORMAL_TIMERS, *(() if normal.save_el2 else of_el2)]
 
@@ -118,7 +119,7 @@ def assembly_tables(config: MachineConfig | None = None) -> str:
     """Offsets in the bank, and macros that apply an operation to each register, for the firmware."""
     registers = bank(config)
     place = {register.name: register for register in registers}
-    encoding = {name: name for name in place} | _MAX | _MAX_EL2
+    encoding = {name: name for name in place} | OF_MAX | OF_MAX_EL2
     lines = [f"#define BW_BANK_{register.name.upper()} {register.offset:#x}" for register in registers]
     lines += [
         f"#define BW_BANK_BYTES {registers[-1].offset + registers[-1].size:#x}",
@@ -134,7 +135,7 @@ def assembly_tables(config: MachineConfig | None = None) -> str:
     macro("system_registers", _system(config)[0])
     if config is not None and config.normal_world is not None:
         macro("switched_registers", switched_registers(config))
-        macro("el2_registers", (name for name in place if name in _EL2 or name in _MAX_EL2))
+        macro("el2_registers", (name for name in place if name in _EL2 or name in OF_MAX_EL2))
     lines += [
         ".macro emulated_registers operation",
         *(f"\t\\operation BW_REPORT_{field.upper()}, {place[name].offset:#x}" for name, field in _EMULATED),

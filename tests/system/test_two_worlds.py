@@ -47,12 +47,15 @@ def two_worlds() -> MachineConfig:
     return load_config(TRUSTED_OS)
 
 
-@pytest.fixture(scope="module", params=["el1", "el2", "el2-saved"])
+@pytest.fixture(scope="module", params=["el1", "el2", "el2-saved", "el1-max"])
 def worlds(
     two_worlds: MachineConfig, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Artefacts:
-    level, _, saved = str(request.param).partition("-")
-    return build_worlds(with_level(two_worlds, Level(level), bool(saved)), tmp_path_factory.mktemp("worlds"))
+    level, _, more = str(request.param).partition("-")
+    config = with_level(two_worlds, Level(level), more == "saved")
+    if more == "max":
+        config = config.model_copy(update={"qemu": config.qemu.model_copy(update={"cpu": "max"})})
+    return build_worlds(config, tmp_path_factory.mktemp("worlds"))
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +199,7 @@ def test_every_register_of_the_list_is_tried(worlds: Artefacts) -> None:
     tried = set(SHARED) | OF_EL3 | NOT_STORED_BY_QEMU
     # At EL1 nothing can write what only AArch32 uses: EL2 could.
     tried |= set(OF_EL2) | {"actlr_el2", "amair_el2", "afsr0_el2", "afsr1_el2", "hacr_el2", "sp_el2"} | OF_AARCH32
+    tried |= set(registers.OF_MAX)
     assert set(switched_registers(config)) <= tried
     saved = config.normal_world.save_el2
     assert set(switched_registers(config)) >= set(SHARED) | OF_EL3 | (set(OF_EL2) if saved else OF_AARCH32)
@@ -223,6 +227,16 @@ def test_the_bank_of_el2_is_switched(machine: WorldsMachine) -> None:
     for name in set(OF_EL2) - {"sp_el1"}:
         assert machine.bank(name, "normal_world") == found[name], name
         assert machine.bank(name, "secure_world") != found[name], name
+
+
+def test_what_later_versions_brought_is_switched(machine: WorldsMachine) -> None:
+    """Keys of pointer authentication and context numbers, which the secure world cannot read itself."""
+    machine.turn(NormalOperation.REGISTERS)
+    found = machine.dump(Dump.NORMAL_AFTER)
+    there = [(name, code) for name, code in registers.OF_MAX.items() if code in found]
+    assert bool(there) == registers.is_max(machine.config)
+    for name, code in there:
+        assert machine.bank(name, "normal_world") == found[code] != machine.bank(name, "secure_world"), name
 
 
 # -- memory

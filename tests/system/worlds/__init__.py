@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness import protocol
+from harness.build import registers
 from harness.build.artefacts import Artefacts
 from harness.build.firmware import COMPILER, build_firmware, machine_header
 from harness.build.flash import build_flash
@@ -89,8 +90,10 @@ OF_EL2 = {
 def normal_registers(config: MachineConfig) -> dict[str, int]:
     """What the normal world of a config flips."""
     assert config.normal_world is not None
-    of_both = {name: masks[1] for name, masks in SHARED.items()}
-    return of_both | TIMERS | (OF_EL2 if config.normal_world.level is Level.EL2 else {})
+    flipped = {name: masks[1] for name, masks in SHARED.items()} | TIMERS
+    if registers.is_max(config):  # EL3 gives these to the normal world only
+        flipped |= {name: 0xFF0F for name in registers.OF_MAX.values()}
+    return flipped | (OF_EL2 if config.normal_world.level is Level.EL2 else {})
 
 
 def names(config: MachineConfig, dump: Dump) -> list[str]:
