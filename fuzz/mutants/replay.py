@@ -70,10 +70,9 @@ def known_programs(interface: Interface) -> dict[str, bytes]:
 
 
 def corpus_programs(corpora: Sequence[Path], interface: Interface) -> dict[str, bytes]:
-    """The programs of corpora, the short ones first; InputError where one cannot be read."""
-    programs = {program for corpus in corpora for program in read_for(corpus, interface).programs}
-    ordered = sorted(programs, key=lambda program: (len(program), program))
-    return {f"corpus program {number}": program for number, program in enumerate(ordered)}
+    """The programs of corpora, in their order, of each the short ones first; InputError where one cannot be read."""
+    programs = dict.fromkeys(program for corpus in corpora for program in read_for(corpus, interface).programs)
+    return {f"corpus program {number}": program for number, program in enumerate(programs)}
 
 
 def replay(

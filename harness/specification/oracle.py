@@ -33,6 +33,8 @@ MAXIMUM_LENGTH = 120
 """Words of a message (seL4_MsgMaxLength); the kernel takes a larger length for this."""
 _WORD_BITS = 64
 _LENGTH, _CAPS_SHIFT, _CAPS, _LABEL_SHIFT, _LABEL = 0x7F, 7, 3, 12, 0xFFFFF
+_NO_ANSWERS = 0x1F << _CAPS_SHIFT
+"""The fields of a message that count capabilities: the kernel itself hands over none."""
 _READ_ONLY, _READ_WRITE = 3, 1
 """Rights of a frame (vm_rights_t) with which it can be an IPC buffer."""
 _REMEMBERED = 1 << 16
@@ -199,7 +201,7 @@ class AnswerOracle:
             return state == CallState.FAULTED and int(result["error"]) == self._cap_fault and words == answer.details
         if state == CallState.FAULTED:
             return False
-        if info >> _LABEL_SHIFT & _LABEL != self._errors[answer.error]:
+        if info >> _LABEL_SHIFT & _LABEL != self._errors[answer.error] or info & _NO_ANSWERS:
             return False
         if answer.error == SUCCESS:
             return True
