@@ -16,13 +16,15 @@ import yaml
 
 from fuzz.corpus import read_for
 from harness.build.artefacts import PROJECT
-from harness.build.planted import PLANTED
+from harness.build.planted import planted_bugs
+from harness.configs import DEFAULT_CONFIG
 from harness.errors import InputError, MachineError, ProgramError
 from harness.execution.executor import Executor
 from harness.findings.judge import HANGS, Judge
 from harness.findings.signature import Symptom
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
+from harness.programs.yaml import config_of
 
 EXAMPLES = PROJECT / "examples"
 COLLECTIONS = (PROJECT / "tests" / "system" / "legal_states.yaml",)
@@ -55,12 +57,12 @@ class Replay:
         return bool(self.oracles)
 
 
-def known_programs(interface: Interface) -> dict[str, bytes]:
-    """The programs that come with the project, in bytes, by name; InputError for one that cannot be read."""
-    programs = {}
-    for path in [*sorted(EXAMPLES.glob("*.yaml")), *sorted(PLANTED.glob("*.yaml"))]:
-        programs[path.stem] = Program.load(path, interface).to_bytes()
-    for path in COLLECTIONS:
+def known_programs(interface: Interface, config: str) -> dict[str, bytes]:
+    """The programs that come with the project for a config, in bytes, by name; InputError for one that is wrong."""
+    paths = {path: config_of(path) or DEFAULT_CONFIG for path in sorted(EXAMPLES.rglob("*.yaml"))}
+    paths |= {bug.program: bug.config or DEFAULT_CONFIG for bug in planted_bugs()}
+    programs = {path.stem: Program.load(path, interface).to_bytes() for path, name in paths.items() if name == config}
+    for path in COLLECTIONS if config == DEFAULT_CONFIG else ():
         for name, calls in yaml.safe_load(path.read_text()).items() if path.is_file() else ():
             try:
                 programs[name] = Program.from_yaml(yaml.safe_dump({"calls": calls}), interface).to_bytes()

@@ -78,7 +78,9 @@ class Basis:
         """Build the kernel and read the programs; InputError if the kernel itself does not hold what they show."""
         artefacts = build(settings.config, release=settings.release)
         interface = Interface.load(artefacts)
-        basis = cls(artefacts, known_programs(interface), corpus_programs(settings.corpora, interface))
+        basis = cls(
+            artefacts, known_programs(interface, settings.config.name), corpus_programs(settings.corpora, interface)
+        )
         sound = settings.directory / SOUND_FILE
         checked = f"{basis.identity}\n{basis.programs}\n"
         if sound.is_file() and sound.read_text(errors="replace") == checked:
