@@ -44,6 +44,8 @@ OFFSETS = (0, 8, 0x10, 0x20, 0x28, 0x30, 0x38, 0x40, 0x48, 0x50, 0x68, 0x70, 0x1
 WORDS = (0, 1, 2, 3, 4, 5, 7, 0x10, 0x100, 0x80000000, 0xFFFFFFFF, 1 << 32, 1 << 63, MAXIMUM_WORD)
 _DIRTY = 0xDEADBEEF << 32
 _UNKNOWN_NUMBER = 0xFF13
+FAR = 1 << 40
+"""An address behind all that QEMU's machine has."""
 MESSAGE_PAGES = 4
 """Pages at the start of shared memory in which programs write messages, as a rule."""
 SECURE_LINES = (90, 91, TIMER_LINE)
@@ -129,14 +131,16 @@ def addresses(config: MachineConfig, normal: NormalWorld) -> dict[str, int]:
         named[f"{region.name}-end"] = region.end - 8
     named["device-tree"] = config.region("device-tree").base
     named["unmapped"] = max(region.end for region in config.regions)
-    named["far"] = 1 << 40
+    named["far"] = FAR
     return named
 
 
 def refused_ranges(config: MachineConfig, normal: NormalWorld) -> list[tuple[int, int]]:
     """Ranges (base, end) that the normal world does not access for programs, sorted.
 
-    These are non-secure devices, which keep state that no restore reaches, and normal RAM outside of the shared pages.
+    These are non-secure devices, which keep state that no restore reaches; what no region of the config names, where
+    QEMU may have more of them (its interrupt controller's virtual part, PCI), but for one page behind the RAM and
+    what lies far away; and normal RAM outside of the shared pages.
     """
     refused = [
         (region.base, region.end)
@@ -145,7 +149,10 @@ def refused_ranges(config: MachineConfig, normal: NormalWorld) -> list[tuple[int
     ]
     low = min(r.base for r in config.regions if r.kind is Kind.RAM and r.world is World.NON_SECURE)
     high = max(r.end for r in config.regions if r.kind is Kind.RAM and r.world is World.NON_SECURE)
-    return sorted([*refused, (low, normal.shared.base), (normal.shared.end, high)])
+    named = sorted((region.base, region.end) for region in config.regions if region.end <= low)
+    ends = [0, *(end for _, end in named)]
+    refused += [(end, base) for end, (base, _) in zip(ends, [*named, (low, low)], strict=True) if end < base]
+    return sorted([*refused, (low, normal.shared.base), (normal.shared.end, high), (high + PAGE, FAR)])
 
 
 def functions() -> dict[str, int]:

@@ -13,7 +13,7 @@ from harness import protocol
 from harness.build.artefacts import Artefacts
 from harness.build.kernel import FOREIGN_LINE
 from harness.build.system import build
-from harness.configs import MachineConfig, NormalWorld, load_config
+from harness.configs import Level, MachineConfig, NormalWorld, load_config
 from harness.execution.executor import Executor
 from harness.execution.observation import Observation, Outcome
 from harness.invariants.controller_view import ControllerView
@@ -31,9 +31,14 @@ TIMER = ("timer_control", "timer_value")
 """The secure timer's registers, which EL3 keeps in its report."""
 
 
-@pytest.fixture(scope="module")
-def config() -> MachineConfig:
-    return load_config("trusted-os")
+@pytest.fixture(scope="module", params=["el1", "el2"])
+def config(request: pytest.FixtureRequest) -> MachineConfig:
+    """The Trusted OS beside a normal world at each level."""
+    given = load_config("trusted-os")
+    assert given.normal_world is not None
+    level = Level(request.param)
+    normal = given.normal_world.model_copy(update={"level": level, "save_el2": level is Level.EL2})
+    return given.model_copy(update={"normal_world": normal})
 
 
 @pytest.fixture(scope="module")
@@ -98,33 +103,36 @@ def secure_view(executor: Executor, region: str, offset: int, count: int) -> lis
     return [int(word, 16) for word in words]
 
 
-REGISTERS = {
-    ("gicd", 0x000): 3,  # GICD_CTLR, TYPER, IIDR
-    ("gicd", 0x080): 9,  # GICD_IGROUPR
-    ("gicd", 0x100): 9,
-    ("gicd", 0x180): 9,
-    ("gicd", 0x200): 9,
-    ("gicd", 0x280): 9,
-    ("gicd", 0x300): 9,
-    ("gicd", 0x380): 9,
-    ("gicd", 0x400): 36,  # GICD_IPRIORITYR, in two parts, since a program has 256 calls
-    ("gicd", 0x490): 36,
-    ("gicd", 0xC00): 18,  # GICD_ICFGR
-    ("gicd", 0xF10): 4,
-    ("gicd", 0xF20): 4,
-    ("gicc", 0x000): 3,  # GICC_CTLR, PMR, BPR
-    ("gicc", 0x014): 1,  # GICC_RPR
-    ("gicc", 0x01C): 1,  # GICC_ABPR
-    ("gicc", 0x0D0): 8,  # GICC_APR, NSAPR
-}
-"""The controller's registers that a read does not change: region and offset of the first, and how many."""
+REGISTERS = (
+    ("gicd", 0x000, 3),  # GICD_CTLR, TYPER, IIDR
+    ("gicd", 0x080, 9),  # GICD_IGROUPR
+    *(("gicd", offset, 9) for offset in range(0x100, 0x400, 0x80)),  # set and clear: enabled, pending, active
+    ("gicd", 0x400, 36),  # GICD_IPRIORITYR, in two parts, since a program has 256 calls
+    ("gicd", 0x490, 36),
+    ("gicd", 0xC00, 18),  # GICD_ICFGR
+    ("gicd", 0xF10, 8),  # GICD_CPENDSGIR, SPENDSGIR
+    ("gicc", 0x000, 3),  # GICC_CTLR, PMR, BPR
+    ("gicc", 0x014, 1),  # GICC_RPR
+    ("gicc", 0x01C, 1),  # GICC_ABPR
+    ("gicc", 0x0D0, 8),  # GICC_APR, NSAPR
+)
+"""The controller's registers that a read does not change: region, offset of the first, and how many."""
+DISTRIBUTOR_WORDS = 0x520 // 4
+"""Up to the end of GICD_IPRIORITYR."""
 
 
 def controller(executor: Executor) -> dict[tuple[str, int], int]:
+    """All of REGISTERS, by region and offset."""
+    parts = [("gicd", 0, DISTRIBUTOR_WORDS), *(part for part in REGISTERS if part[0] == "gicc" or part[1] >= 0xC00)]
+    shown = {
+        (region, first + 4 * n): value
+        for region, first, count in parts
+        for n, value in enumerate(secure_view(executor, region, first, count))
+    }
     return {
-        (region, offset + 4 * n): value
-        for (region, offset), count in REGISTERS.items()
-        for n, value in enumerate(secure_view(executor, region, offset, count))
+        (region, first + 4 * n): shown[region, first + 4 * n]
+        for region, first, count in REGISTERS
+        for n in range(count)
     }
 
 
@@ -143,7 +151,7 @@ def test_secure_fields_read_as_zero_and_ignore_writes(
     view = ControllerView(config, normal)
     before = controller(executor)
     # GICD_SGIR is left out: QEMU lets the normal world make software interrupts of either group pending.
-    for (region, first), count in REGISTERS.items():
+    for region, first, count in REGISTERS:
         offsets = [first + 4 * n for n in range(count)]
         calls = [
             (load(region, offset), store(region, offset, hex(ALL)), load(region, offset), store(region, offset, "0"))
@@ -267,10 +275,12 @@ def test_timers_do_not_disturb_each_other(executor: Executor, interface: Interfa
     ticks = f"Interrupt, victim: secure, with: {{line: {SECURE_TIMER}, count: 3}}"
     observation = run(
         executor, interface,
-        SMC, ticks, "Yield, victim: secure", SMC, interrupt(NORMAL_TIMER), interrupt(VIRTUAL_TIMER), SMC,
-        "Yield, victim: secure",
+        SMC, ticks, "Yield, victim: secure", SMC, interrupt(NORMAL_TIMER), interrupt(VIRTUAL_TIMER),
+        interrupt(SECURE_TIMER), SMC, "Yield, victim: secure",
     )  # fmt: skip
-    assert observation.results["info"][[0, 3, 6]].tolist() == [0, 0, 0]  # the timers' registers are among them
+    assert observation.results["info"][[0, 3, 7]].tolist() == [0, 0, 0]  # the timers' registers are among them
+    assert observation.results["mr"][4:7, 0].tolist() == [1, 1, 0]  # the last one is the kernel's
+    assert worlds(executor)["interrupted"] == 1
     report = observation.report
     assert int(report["ticks"]) == 0
     alone = run(executor, interface, SMC, interrupt(NORMAL_TIMER), interrupt(VIRTUAL_TIMER), SMC)

@@ -104,6 +104,8 @@ def test_the_normal_world_refuses_what_no_restore_reaches() -> None:
     assert not any(refused(named[name]) for name in tried)
     assert all(refused(named[name]) for name in ("behind-shared", "normal-world", "exchange", "device-tree"))
     assert refused(CONFIG.region("virtio").base)
+    assert refused(0x0803_0000)  # the interrupt controller's virtual part, which no region names
+    assert refused(0x40_1000_0000)  # PCI
 
 
 def test_registers_have_patterns_of_their_own() -> None:
