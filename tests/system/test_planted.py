@@ -7,6 +7,7 @@ are kept. Building and booting so many kernels takes all cores, so each bug is a
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from harness.build.planted import PlantedBug, PreservingPatch, planted_bugs, preserving_patches
 from harness.build.system import build
+from harness.cli import application
 from harness.configs import load_config
 from harness.execution.executor import Executor
 from harness.findings.judge import LIVENESS_FINDINGS, Judge
@@ -136,3 +139,14 @@ def test_a_change_that_preserves_behaviour_shows_nothing(
     patch: PreservingPatch, jobs: dict[str, Future[list[str]]]
 ) -> None:
     assert jobs[patch.name].result() == []
+
+
+def test_the_matrix_says_what_each_oracle_sees_alone(tmp_path: Path) -> None:
+    name, oracle = "copied_untyped_stays_free", "untyped_inc"
+    result = CliRunner().invoke(application(), ["planted", "--matrix", name, "--json", str(tmp_path / "matrix.json")])
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.output.splitlines()]
+    assert [name, oracle, "nothing"] in lines and [oracle, name] in lines and ["no_mloop", "none"] in lines
+    assert json.loads((tmp_path / "matrix.json").read_text()) == [
+        {"name": name, "oracles": [oracle], "at_start": [], "by_calls": [[oracle]]}
+    ]
