@@ -9,6 +9,7 @@
 
 #define RIGHTS_WRITE 1
 #define RIGHTS_READ 2
+#define RIGHTS_GRANT 4
 #define RIGHTS_ALL 7
 /* It comes before the nurses, and what it runs for calls before all victims. */
 #define DISPATCHER_PRIORITY (NURSE_PRIORITY + 2)
@@ -87,7 +88,7 @@ static void make_events(word root)
 static void make_trusted_thread(word thread, word priority, word buffer_frame, word buffer)
 {
     word caps[] = {V_TRUSTED_OS_CNODE, V_TRUSTED_OS_VSPACE, buffer_frame};
-    word mr[] = {0, priority << 8 | priority, 0, 0, buffer};
+    word mr[] = {SLOT_FAULTS, priority << 8 | priority, 0, 0, buffer};
     require(invoke(thread, TCBConfigure, 3, caps, 5, mr), thread);
 }
 
@@ -105,6 +106,8 @@ void make_trusted_os(void)
     mint(root, SLOT_DONE, 64, V_SMC, RIGHTS_ALL, BW_DISPATCHER_DONE);
     mint(root, SLOT_RESUME, 64, V_SMC, RIGHTS_ALL, BW_DISPATCHER_RESUME);
     make_events(root);
+    make(OBJECT_ENDPOINT, 0, V_TRUSTED_OS_FAULTS, 1, BW_KIND_ENDPOINT);
+    copy(root, SLOT_FAULTS, 64, V_TRUSTED_OS_FAULTS, RIGHTS_WRITE | RIGHTS_GRANT);
     for (word v = 0; v < VICTIMS; v++)
         copy(root, SLOT_TURN + v, 64, OWN(v, OWN_TURN), RIGHTS_WRITE);
 

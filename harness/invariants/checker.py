@@ -25,6 +25,7 @@ from harness.invariants import (  # noqa: F401 (they register their invariants)
     objects,
     smc_results,
     threads,
+    trusted_os,
     two_worlds,
     untyped,
     vspace,
@@ -37,6 +38,7 @@ from harness.invariants.incremental.kernel import COVERED, KernelChanges
 from harness.invariants.novelty import Novelty
 from harness.invariants.regions import RegionMap
 from harness.invariants.smc import SmcAuthority, log_entries
+from harness.invariants.trusted_os import TrustedOsThreads
 from harness.invariants.two_worlds import TwoWorlds
 from harness.invariants.wrong_answers import Answers
 from harness.kernel_state.elf import Elf
@@ -139,8 +141,10 @@ class Checker:
             self.messages = MessageOracle(self.snapshot, interface, threads)
         self._until_answers = ANSWERS_EVERY
         self.worlds: TwoWorlds | None = None
+        self.trusted_os: TrustedOsThreads | None = None
         if config.normal_world is not None and interface is not None and firmware_elf is not None:
             self.worlds = TwoWorlds(config, config.normal_world, Elf(firmware_elf), interface, snapshot_memory)
+            self.trusted_os = TrustedOsThreads(self.snapshot, interface)
         self.facts = self._facts(firmware_elf)
         self._changes = WorldChanges(self.snapshot, self.regions, self.facts)
         self._novelty = Novelty(self.snapshot)
@@ -192,7 +196,17 @@ class Checker:
 
     def _context(self, memory: MemoryImage, observation: Any) -> Context:
         state = self.state(memory, observation)
-        return Context(state, self.regions, self.facts, observation, self.smc, self.answers, self.worlds, self.messages)
+        return Context(
+            state,
+            self.regions,
+            self.facts,
+            observation,
+            self.smc,
+            self.answers,
+            self.worlds,
+            self.messages,
+            self.trusted_os,
+        )
 
     def check(self, memory: MemoryImage, observation: Any = None, families: Iterable[str] | None = None) -> CheckReport:
         """Judge everything in a memory by all invariants, or by those of some families.
@@ -246,7 +260,8 @@ class Checker:
         if not complete or ram is None or not self._changes.clean(ram, changed, report, words):
             self.fallbacks += 1
             return self.check(memory, observation, families)
-        if self.worlds is not None and not self.worlds.clean(memory, observation, ram):
+        faulted = self.trusted_os is not None and not self.trusted_os.clean(ram)
+        if faulted or (self.worlds is not None and not self.worlds.clean(memory, observation, ram)):
             self.fallbacks += 1
             return self.check(memory, observation, families)
         result = CheckReport(judged=self._judged)

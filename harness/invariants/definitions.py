@@ -21,6 +21,7 @@ from harness.kernel_state.threads import IpcObjects, Threads
 
 if TYPE_CHECKING:
     from harness.invariants.smc import SmcAuthority
+    from harness.invariants.trusted_os import TrustedOsThreads
     from harness.invariants.two_worlds import TwoWorlds
     from harness.specification.messages import MessageOracle
     from harness.specification.oracle import AnswerOracle
@@ -160,6 +161,7 @@ class Context:
     answers: AnswerOracle | None = None
     worlds: TwoWorlds | None = None
     messages: MessageOracle | None = None
+    trusted_os: TrustedOsThreads | None = None
 
 
 Check = Callable[[Context], Judgement]

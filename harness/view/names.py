@@ -31,6 +31,7 @@ _OF_TRUSTED_OS = {
     PopulationKind.TCB: ("dispatcher", "thread 0", "thread 1", "thread 2"),
     PopulationKind.PAGE_TABLE: ("vspace", "upper directory", "directories", "tables"),
     PopulationKind.NOTIFICATION: ("events", "releases of threads"),
+    PopulationKind.ENDPOINT: ("faults",),
     PopulationKind.CODE: ("code",),
     PopulationKind.SUPERVISOR: ("data",),
 }
