@@ -18,9 +18,9 @@ from harness import protocol
 from harness.build import firmware as firmware_build
 from harness.build.firmware import build_firmware, machine_header, tables_header
 from harness.build.flash import BLOCK, BOOT_TABLE_PAGES, LoadedImage, build_flash, flash_bytes, load_image
-from harness.build.registers import BANK, BANK_BYTES, bank_register
-from harness.build.smc_functions import SMC_DESCRIPTION, load_smc_functions
-from harness.configs import MachineConfig
+from harness.build.registers import BANK, BANK_BYTES, bank, bank_register, switched_registers
+from harness.build.smc_functions import SMC_DESCRIPTION, Caller, described_smc_functions, load_smc_functions
+from harness.configs import Level, MachineConfig, load_config
 from harness.errors import BuildFailure, ImageError, InputError, MissingPackage, ProgramError
 from harness.kernel_state.elf import Elf
 
@@ -57,6 +57,22 @@ def test_bank_register_by_name() -> None:
         bank_register("x31")
 
 
+def test_bank_beside_a_normal_world() -> None:
+    """It grows only by what the config asks for; SCR_EL3 and the normal world's timers are in no list of the switch."""
+    config = load_config("trusted-os")
+    assert config.normal_world is not None
+    assert bank(config) == BANK
+    normal = config.normal_world.model_copy(update={"level": Level.EL2})
+    at_el2 = config.model_copy(update={"normal_world": normal})
+    assert {register.name for register in bank(at_el2)} - {register.name for register in BANK} >= {"hcr_el2", "sp_el2"}
+    assert switched_registers(at_el2) == switched_registers(config)
+    saved = at_el2.model_copy(update={"normal_world": normal.model_copy(update={"save_el2": True})})
+    assert set(switched_registers(saved)) - set(switched_registers(config)) >= {"hcr_el2", "sp_el2", "vttbr_el2"}
+    assert not {"scr_el3", "cntp_ctl_el0", "cntps_ctl_el1"} & set(switched_registers(saved))
+    on_max = config.model_copy(update={"qemu": config.qemu.model_copy(update={"cpu": "max,pauth-impdef=on"})})
+    assert "apiakeyhi_el1" in switched_registers(on_max)
+
+
 # -- SMC functions
 
 
@@ -66,9 +82,24 @@ def test_smc_functions_of_the_firmware() -> None:
     assert functions["smccc_version"].id == 0x80000000
 
 
+def test_what_only_the_normal_world_may_call() -> None:
+    """Programs of victims do not choose from it, and a FEATURES function of S-EL1 does not find it."""
+    functions = {function.name: function for function in load_smc_functions()}
+    assert functions["cpu_on"].callers == (Caller.NORMAL,)
+    assert functions["echo"].callers == (Caller.SECURE, Caller.NORMAL)
+    assert "cpu_on" not in {function.name for function in described_smc_functions()}
+    tables = tables_header(load_config("trusted-os"))
+    macros = dict(re.findall(r"\.macro (\w+) operation\n(.*?)\.endm", tables, re.S))
+    assert "cpu_on," not in macros["smc_functions"] + macros["found_by_psci_features"]
+    assert "cpu_on," in macros["normal_smc_functions"] and "cpu_on," in macros["normal_found_by_psci_features"]
+    assert "normal_smc_functions" not in tables_header(load_config())
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
+        ("callers: [secure, normal]", "callers: []", ["functions[0].callers"]),
+        ("callers: [secure, normal]", "callers: [both]", ["functions[0].callers[0]", "'secure' or 'normal'"]),
         ("owner: sip", "owner: oem", ["functions[6]", "owner 'oem'", "bits 29-24"]),
         ("width: 64", "width: 32", ["functions[6]", "bit 30"]),
         ("id: 0xc2000001", "id: 0x42000001", ["not a fast call"]),
@@ -105,7 +136,26 @@ def test_headers_hold_config_and_tables(config: MachineConfig) -> None:
     assert "#define BW_COMMAND_INVALIDATE_TLB_BIT 1\n" in tables
 
 
+def test_headers_of_a_normal_world(config: MachineConfig) -> None:
+    with_one = load_config("trusted-os")
+    assert "NORMAL_WORLD" not in machine_header(config) and "normal_lines" not in tables_header(config)
+    header = machine_header(with_one)
+    assert "#define BW_NORMAL_WORLD 1\n#define BW_NORMAL_LEVEL 1\n" in header
+    assert with_one.normal_world is not None
+    assert f"#define BW_NORMAL_SHARED_BASE {with_one.normal_world.shared.base:#x}\n" in header
+    lines = re.findall(r"\\operation (\d), (0x\w+)", tables_header(with_one).partition("normal_lines")[2])
+    found = {32 * int(word) + bit for word, bits in lines for bit in range(32) if int(bits, 16) >> bit & 1}
+    assert found == set(with_one.normal_world.interrupts)
+
+
 # -- build
+
+
+@needs_compiler
+def test_without_a_normal_world_nothing_of_it_is_there(config: MachineConfig) -> None:
+    own = {"normal_smc", "switch_worlds", "smc_cpu_on", "assign_interrupts", "normal_world", "worlds", "normal_header"}
+    assert own <= set(Elf(build_firmware(load_config("trusted-os")).elf).symbols)
+    assert not own & set(Elf(build_firmware(config).elf).symbols)
 
 
 @needs_compiler
@@ -225,6 +275,24 @@ def test_what_does_not_fit_is_refused(config: MachineConfig) -> None:
     odd = LoadedImage(b"r", 0x400010, 0x400010, 4096, 0x400010)
     with pytest.raises(BuildFailure, match="not on a page"):
         flash_bytes(config, KERNEL, odd, bytes(0x2000), b"")
+
+
+def test_flash_with_a_normal_world() -> None:
+    config = load_config("trusted-os")
+    assert config.normal_world is not None
+    base, end = config.normal_world.memory.base, config.normal_world.memory.end
+    program = LoadedImage(b"normal" * 100, base, base, 0x3000, base + 4)
+    image = flash_bytes(config, KERNEL, ROOT_TASK, bytes(0x2000), b"", program)
+    start = protocol.NORMAL_HEADER_OFFSET
+    header = np.frombuffer(image[start : start + protocol.NORMAL_HEADER.itemsize], protocol.NORMAL_HEADER)[0]
+    source = int(header["image"]["source"])
+    assert image[source : source + 600] == program.contents
+    assert (int(header["image"]["destination"]), int(header["entry"])) == (base, base + 4)
+    with pytest.raises(BuildFailure, match="no program for it was built"):
+        flash_bytes(config, KERNEL, ROOT_TASK, bytes(0x2000), b"")
+    for lower, size in ((base - 0x1000, 0x1000), (end - 0x1000, 0x2000)):
+        with pytest.raises(BuildFailure, match="normal world's program needs"):
+            flash_bytes(config, KERNEL, ROOT_TASK, bytes(0x2000), b"", LoadedImage(b"n", lower, lower, size, lower))
 
 
 @needs_compiler
