@@ -20,7 +20,7 @@
 #define OPTEE_DISABLE_SHM_CACHE FAST_CALL(OPTEE_OWNER, 10)
 #define OPTEE_ENABLE_SHM_CACHE FAST_CALL(OPTEE_OWNER, 11)
 #define OPTEE_GET_THREAD_COUNT FAST_CALL(OPTEE_OWNER, 15)
-#define OPTEE_FUNCTIONS 12 /* these, count, UID and revision, but for the one that only resumes */
+#define OPTEE_FUNCTIONS 12 /* these, and the three general queries */
 
 enum optee_return {
     OPTEE_OK = 0,
