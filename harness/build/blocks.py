@@ -22,7 +22,7 @@ from harness.build.code_blocks import CodeBlocks, Phase
 from harness.kernel_state.elf import Elf
 
 _VERSION = "5"
-_BETWEEN_PROGRAMS = ("park_pc", "publish", "resume", "restore", "mix_banks")
+_BETWEEN_PROGRAMS = ("park_pc", "publish", "resume", "restore", "mix_banks", "copy_bank")
 """Functions of the firmware that lead from one program to the next, by how their names begin."""
 
 Array = np.ndarray[Any, Any]

@@ -129,6 +129,13 @@ def _check(path: Path, config: MachineConfig) -> None:
         "park_pc": None,
         "snapshot_bank": None,
     }
+    if config.normal_world is not None:
+        expected |= {
+            "worlds": config.firmware_ram.base + protocol.WORLDS_OFFSET,
+            "normal_header": config.region("flash").base + protocol.NORMAL_HEADER_OFFSET,
+            "secure_world": None,
+            "normal_world": None,
+        }
     for name, address in expected.items():
         if name not in symbols:
             raise ImageError(f"{path}: no symbol '{name}'; docs/own-code.md says what a firmware must have")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from harness import protocol
 from harness.build import firmware as firmware_build
-from harness.build.firmware import build_firmware, machine_header, tables_header
+from harness.build.firmware import build_firmware, machine_header, own_firmware, tables_header
 from harness.build.flash import BLOCK, BOOT_TABLE_PAGES, LoadedImage, build_flash, flash_bytes, load_image
 from harness.build.registers import BANK, BANK_BYTES, bank, bank_register, switched_registers
 from harness.build.smc_functions import SMC_DESCRIPTION, Caller, described_smc_functions, load_smc_functions
@@ -219,6 +219,15 @@ def test_without_the_cross_compiler(config: MachineConfig, monkeypatch: pytest.M
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingPackage, match="apt-get install"):
         build_firmware(config)
+
+
+@needs_compiler
+def test_a_firmware_without_a_normal_world_is_refused_beside_one(config: MachineConfig) -> None:
+    """The flash image would overwrite its code with the second header."""
+    plain = build_firmware(config).elf
+    assert own_firmware(config, plain).binary.read_bytes() == build_firmware(config).binary.read_bytes()
+    with pytest.raises(ImageError, match="no symbol 'worlds'"):
+        own_firmware(load_config("trusted-os"), plain)
 
 
 # -- flash image
