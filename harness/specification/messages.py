@@ -77,10 +77,11 @@ class MessageOracle:
         self._waiting = self._sent_before(snapshot)
 
     def _sent_before(self, snapshot: KernelState) -> list[Message]:
-        """What the threads that wait in the snapshot have sent, or would send again."""
+        """What the threads that wait in the snapshot send, or have sent and would send again."""
         threads = snapshot.threads
-        info, *words = (threads.member("tcbArch", number).tolist() for number in range(1, 2 + MESSAGE_REGISTERS))
-        return [self._sent(values[0], tuple(values[1:])) for values in zip(info, *words, strict=True)]
+        waiting = threads.in_state("BlockedOnSend", "BlockedOnReply")
+        info, *words = (threads.member("tcbArch", number)[waiting] for number in range(1, 2 + MESSAGE_REGISTERS))
+        return [self._sent(int(row[0]), tuple(map(int, row[1:]))) for row in zip(info, *words, strict=True)]
 
     def _field(self, name: str, info: int) -> int:
         return self._block[name].get((info,))
