@@ -8,6 +8,7 @@ registers that are live when the machine parks, which EL3 stores apart from thos
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from harness.configs import Level, MachineConfig, NormalWorld, Region, World
 from harness.errors import BothworldsError
 from harness.invariants.controller_view import ControllerView
 from harness.invariants.definitions import Context, Judgement, invariant
+from harness.invariants.world_interrupts import InterruptCall, judge_interrupts
 from harness.kernel_state.elf import Elf
 from harness.kernel_state.memory import MemoryImage, Ram, contains, read_optional
 from harness.programs.encodings import Decoder, records
@@ -47,8 +49,9 @@ _PASSED = 8
 """x0-x7 of a call go to the other world."""
 _SHOWN, _VALUES = 8, 2
 """A result shows indices of so many changed registers, a byte each, and the values of the first two."""
-_SMC, _LOAD, _STORE = 1, 2, 3
-_KINDS = {"NormalSMC": _SMC, "NormalLoad": _LOAD, "NormalStore": _STORE}
+_OTHER, _SMC, _INTERRUPT, _LOAD, _STORE = 1, 2, 3, 4, 5
+_KINDS = {"NormalSMC": _SMC, "NormalInterrupt": _INTERRUPT, "NormalLoad": _LOAD, "NormalStore": _STORE}
+"""Of the normal world's calls; 0 for those of victims."""
 _ABORT_CLASSES = (0x24, 0x25)
 """Exception classes of data aborts: from a lower level, from the same."""
 _CLASS_SHIFT, _STATUS_MASK = 26, 0x3F
@@ -78,7 +81,10 @@ class TwoWorlds:
         self._config = config
         self._decoder = Decoder(interface)
         self._view = ControllerView(config, normal)
-        self._kinds = np.array([_KINDS.get(call.name, 0) for call in interface.calls], np.uint8)
+        self._normal = normal
+        kinds = [_KINDS.get(call.name, _OTHER) for call in interface.calls]
+        self._kinds = np.array(kinds, np.uint8)
+        self._kinds[: interface.first_normal_call] = 0
         self._names = register_names(normal.level)
         self._memory = normal.memory
         self.scr = frozenset({_SCR_SECURE, _scr_normal(normal)})
@@ -86,6 +92,7 @@ class TwoWorlds:
         self._registers = bank(config)
         self._size = self._registers[-1].offset + self._registers[-1].size
         self._live = firmware.symbols[LIVE_BANK].address
+        self._account = config.firmware_ram.base + protocol.WORLDS_OFFSET
         self._start = self._bank(snapshot.read(self._live, self._size))
         self._patterns = {pattern(index): self._names[index] for index in range(GENERAL + VECTOR_HALVES)}
         self._foreign = {entry.name: entry.pattern for entry in system_registers(normal.level) if entry.pattern}
@@ -226,7 +233,7 @@ class TwoWorlds:
         """Accesses of the normal world: what is secure faults; of the interrupt controller only its own part shows."""
         rows, kinds = self._calls(memory, observation)
         results = observation.results
-        for index in np.flatnonzero(kinds > _SMC).tolist():
+        for index in np.flatnonzero(kinds >= _LOAD).tolist():
             access = self._access(rows, index)
             if access.region is not None:
                 self._judge_access(index, kinds[index] == _STORE, access, access.region, results[index], judgement)
@@ -256,6 +263,30 @@ class TwoWorlds:
             message = f"{what} ended with syndrome {syndrome:#x}, which is no external abort"
             judgement.fail(message, region.name, **evidence, syndrome=hex(syndrome))
 
+    # Interrupts
+
+    def judge_interrupts(self, memory: MemoryImage, observation: Any, judgement: Judgement) -> None:
+        """Interrupts that the normal world made pending, until somebody else may have changed what comes."""
+        rows, kinds = self._calls(memory, observation)
+        account = read_optional(memory, self._account, protocol.WORLDS.itemsize)
+        if account is not None:
+            interrupted = int(np.frombuffer(account, protocol.WORLDS)[0]["interrupted"])
+            judge_interrupts(self._normal, self._interrupts(rows, kinds, observation.results), interrupted, judgement)
+
+    def _interrupts(self, rows: list[bytes], kinds: Any, results: Any) -> Iterator[InterruptCall]:
+        for index, kind in enumerate(kinds.tolist()):
+            if not kind:
+                return  # victims can mask lines
+            if kind == _SMC:
+                yield InterruptCall(index, results[index])
+            elif kind == _INTERRUPT:
+                line, waits = self._decoder.decode_call(rows, index).words
+                yield InterruptCall(index, results[index], line, bool(waits))
+            elif kind >= _LOAD:
+                region = self._access(rows, index).region
+                if region is not None and region.world is World.BANKED:
+                    return  # so can the normal world, for its own
+
     # Fast
 
     def clean(self, memory: MemoryImage, observation: Any, ram: Ram) -> bool:
@@ -277,10 +308,11 @@ class TwoWorlds:
         _, kinds = self._calls(memory, observation)
         if observation.results["info"][kinds == _SMC].any():
             return False
-        if not (kinds > _SMC).any():
-            return True
         judgement = Judgement()
-        self.judge_reach(memory, observation, judgement)
+        if (kinds >= _LOAD).any():
+            self.judge_reach(memory, observation, judgement)
+        if (kinds == _INTERRUPT).any():
+            self.judge_interrupts(memory, observation, judgement)
         return not judgement.broken
 
     def judge_leaks(self, memory: MemoryImage, observation: Any, ram: Ram, judgement: Judgement) -> None:
@@ -331,6 +363,18 @@ def normal_world_confined(context: Context) -> Judgement:
     if context.worlds is not None and context.observation is not None:
         try:
             context.worlds.judge_reach(context.state.memory, context.observation, judgement)
+        except BothworldsError:
+            return judgement
+    return judgement
+
+
+@invariant("interrupts_reach_their_world", family=FAMILY, reference=REFERENCE)
+def interrupts_reach_their_world(context: Context) -> Judgement:
+    """What the normal world makes pending comes to it, and a secure interrupt to the secure world, at once."""
+    judgement = Judgement()
+    if context.worlds is not None and context.observation is not None:
+        try:
+            context.worlds.judge_interrupts(context.state.memory, context.observation, judgement)
         except BothworldsError:
             return judgement
     return judgement

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the normal world may see of the interrupt controller."""
+"""What the normal world may see of the interrupt controller, and which interrupts must come to it."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from harness.configs import load_config
 from harness.invariants.controller_view import ControllerView
+from harness.invariants.definitions import Judgement
+from harness.invariants.world_interrupts import InterruptCall, judge_interrupts
+from harness.protocol import RESULT, CallState
 
 GICD, GICC = 0x0800_0000, 0x0801_0000
 
@@ -48,3 +52,42 @@ def view() -> ControllerView:
 )
 def test_secrets_of_the_controller(view: ControllerView, address: int, width: int, value: int, secret: int) -> None:
     assert view.secret(address, width, value) == secret
+
+
+OWN, SECURE = 30, 90
+
+
+def raised(line: int, taken: int = 0, *, waits: bool = False) -> InterruptCall:
+    """A line that became pending, and how many interrupts the normal world took then."""
+    result = np.zeros(1, RESULT)[0]
+    result["state"], result["mr"][:2] = CallState.DONE, (taken, line)
+    return InterruptCall(0, result, line, waits)
+
+
+def smc(taken: int = 0) -> InterruptCall:
+    result = np.zeros(1, RESULT)[0]
+    result["state"], result["badge"] = CallState.DONE, taken << 16 | OWN
+    return InterruptCall(1, result)
+
+
+@pytest.mark.parametrize(
+    ("calls", "interrupted", "message"),
+    [
+        pytest.param([raised(OWN, 1), raised(SECURE), smc()], 1, None, id="as it must be"),
+        pytest.param([raised(OWN, waits=True), smc(1)], 0, None, id="it waited for the SMC"),
+        pytest.param([raised(OWN, waits=True), raised(OWN, 2), smc()], 0, None, id="another one let it in"),
+        pytest.param([raised(OWN, waits=True), raised(SECURE)], 1, None, id="it waits for an SMC that never was"),
+        pytest.param([raised(OWN)], 0, "line 30 did not come", id="its own is lost"),
+        pytest.param([raised(OWN, waits=True), smc()], 0, "line 30, which was pending", id="lost in the secure world"),
+        pytest.param([raised(SECURE, 1)], 1, "when secure line 90 came", id="it takes a secure one"),
+        pytest.param([raised(SECURE), smc()], 0, "line 90 did not take the CPU", id="a secure one is lost"),
+    ],
+)
+def test_whose_interrupts_come(calls: list[InterruptCall], interrupted: int, message: str | None) -> None:
+    normal = load_config("trusted-os").normal_world
+    assert normal is not None
+    judgement = Judgement()
+    judge_interrupts(normal, calls, interrupted, judgement)
+    assert judgement.judged
+    assert [message in broken for broken, _, _ in judgement.broken if message] == [True] * (message is not None)
+    assert bool(judgement.broken) == (message is not None)
