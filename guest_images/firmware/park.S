@@ -138,6 +138,12 @@ function park_pc
         msr     scr_el3, x1
         isb
         tlbi    alle1
+#if BW_NORMAL_LEVEL == 2
+        orr     x1, x0, #(1 << SCR_NS_BIT)      /* EL2 exists in the normal world only */
+        msr     scr_el3, x1
+        isb
+        tlbi    alle2
+#endif
         dsb     sy
         msr     scr_el3, x0
 #endif
