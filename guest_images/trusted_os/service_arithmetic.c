@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Echo and arithmetic: parameter 0 is a pair of 32-bit numbers, parameter 1 gets the result.
- * d7375907-1e77-48d7-9e73-a7be32731a25
  */
 #include "sessions.h"
-
-enum command { ECHO, ADD, SUBTRACT, MULTIPLY, DIVIDE };
+#include "trusted_messages.h"
 
 static half invoke(struct session *session, half command, struct parameter *parameters)
 {
@@ -16,20 +14,20 @@ static half invoke(struct session *session, half command, struct parameter *para
         return TEE_BAD_PARAMETERS;
     word result;
     switch (command) {
-    case ECHO:
+    case ARITHMETIC_ECHO:
         out->a = in->a;
         out->b = in->b;
         return TEE_SUCCESS;
-    case ADD:
+    case ARITHMETIC_ADD:
         result = (word)in->a + in->b;
         break;
-    case SUBTRACT:
+    case ARITHMETIC_SUBTRACT:
         result = (word)in->a - in->b;
         break;
-    case MULTIPLY:
+    case ARITHMETIC_MULTIPLY:
         result = (word)in->a * in->b;
         break;
-    case DIVIDE:
+    case ARITHMETIC_DIVIDE:
         if (!in->b)
             return TEE_BAD_PARAMETERS;
         out->a = in->a / in->b;
@@ -45,6 +43,6 @@ static half invoke(struct session *session, half command, struct parameter *para
 
 REGISTER_SERVICE(arithmetic) = {
     .owners = OWNERS_TRUSTED_OS | OWNERS_TRUSTED_APPLICATIONS,
-    .uuid = {{0xd7, 0x37, 0x59, 0x07, 0x1e, 0x77, 0x48, 0xd7, 0x9e, 0x73, 0xa7, 0xbe, 0x32, 0x73, 0x1a, 0x25}},
+    .uuid = ARITHMETIC_UUID,
     .invoke = invoke,
 };

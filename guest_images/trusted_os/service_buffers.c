@@ -3,14 +3,14 @@
  * Work on shared buffers. Parameter 0 is the memory that is read, parameter 1 what is written; the
  * optional parameter 2 says where in parameter 0 to begin and how many bytes to take, the optional
  * parameter 3 where in parameter 1 they go.
- * 62b1f1de-0a5c-4c1d-8a53-6f1b8f0d2c74
  */
 #include "rpc.h"
+#include "trusted_messages.h"
 
 enum command {
-    COPY,
-    COPY_BORROWED, /* through memory that the normal world lends for the call */
-    CHECKSUM,      /* of the bytes of parameter 0 into the value that parameter 1 is */
+    COPY = BUFFERS_COPY,
+    COPY_BORROWED = BUFFERS_COPY_BORROWED, /* through memory that the normal world lends for the call */
+    CHECKSUM = BUFFERS_CHECKSUM,           /* of the bytes of parameter 0 into the value that parameter 1 is */
 };
 #define CHUNK 128
 
@@ -115,6 +115,6 @@ static half invoke(struct session *session, half command, struct parameter *para
 
 REGISTER_SERVICE(buffers) = {
     .owners = OWNERS_TRUSTED_OS,
-    .uuid = {{0x62, 0xb1, 0xf1, 0xde, 0x0a, 0x5c, 0x4c, 0x1d, 0x8a, 0x53, 0x6f, 0x1b, 0x8f, 0x0d, 0x2c, 0x74}},
+    .uuid = BUFFERS_UUID,
     .invoke = invoke,
 };

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A counter for each session. It starts at the value that the session is opened with, if it is.
- * b4809315-68d8-4e93-97d1-ec932f302761
  */
 #include "sessions.h"
+#include "trusted_messages.h"
 
 enum command {
-    INCREASE, /* by parameter 0 */
-    READ,     /* into parameter 1 */
-    RESET,
+    INCREASE = COUNTER_INCREASE, /* by parameter 0 */
+    READ = COUNTER_READ,         /* into parameter 1 */
+    RESET = COUNTER_RESET,
 };
 enum state { COUNT, INCREASES };
 #define LIMIT 0xfffffffful
@@ -47,7 +47,7 @@ static half invoke(struct session *session, half command, struct parameter *para
 
 REGISTER_SERVICE(counter) = {
     .owners = OWNERS_TRUSTED_OS | OWNERS_TRUSTED_APPLICATIONS,
-    .uuid = {{0xb4, 0x80, 0x93, 0x15, 0x68, 0xd8, 0x4e, 0x93, 0x97, 0xd1, 0xec, 0x93, 0x2f, 0x30, 0x27, 0x61}},
+    .uuid = COUNTER_UUID,
     .open = open,
     .invoke = invoke,
 };

@@ -21,6 +21,7 @@ from harness.configs import MachineConfig
 from harness.errors import BuildFailure
 from harness.kernel_state.elf import Elf
 from harness.packages import tool
+from harness.programs import trusted_messages
 from harness.programs.descriptions import all_calls
 from harness.programs.interfaces import INTERFACE_FILE, Interface
 from harness.programs.population import Population
@@ -97,6 +98,7 @@ def build_root_task(
     directories, trusted_os = [SOURCES], None
     if config.normal_world is not None:
         headers["machine.h"] = machine_header(config)
+        headers["trusted_messages.h"] = trusted_messages.header(trusted_messages.load_trusted_services())
         trusted_os = patched_sources(TRUSTED_OS, trusted_os_patches)
         directories.append(trusted_os)
     sources = [path for directory in directories for path in sorted(directory.iterdir()) if path.suffix in _SUFFIXES]

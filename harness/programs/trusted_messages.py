@@ -131,5 +131,7 @@ def header(services: tuple[TrustedService, ...]) -> str:
     lines.append(f"#define SERVICE_UUIDS {{{rows}}}")
     for number, service in enumerate(services):
         lines.append(f"#define SERVICE_{service.name.upper()} {number}")
+        octets = ", ".join(f"{octet:#x}" for octet in service.uuid.bytes)
+        lines.append(f"#define {service.name.upper()}_UUID {{{{{octets}}}}}")
         lines += [f"#define {service.name.upper()}_{name.upper()} {value}" for name, value in service.commands.items()]
     return "\n".join(lines) + "\n"
