@@ -22,6 +22,7 @@ from harness.errors import InputError, MachineError, ProgramError
 from harness.execution.executor import Executor
 from harness.findings.judge import HANGS, Judge
 from harness.findings.signature import Symptom
+from harness.programs.encodings import records
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
 from harness.programs.yaml import config_of
@@ -33,6 +34,8 @@ AT_START = "the machine as it parks"
 """What stands for a program where the snapshot itself is judged."""
 LOSSES = 3
 """Machines that may be lost on a mutant before it is given up: it wears QEMU out."""
+_SMALL = 512
+"""Details of an error below this are numbers of arguments, lengths and bounds; others are chance."""
 FURTHER_SECONDS = 4.0
 """After the first that something was noticed: other oracles may notice it too, and that is of interest."""
 
@@ -75,6 +78,30 @@ def corpus_programs(corpora: Sequence[Path], interface: Interface) -> dict[str, 
     """The programs of corpora, in their order, of each the short ones first; InputError where one cannot be read."""
     programs = dict.fromkeys(program for corpus in corpora for program in read_for(corpus, interface).programs)
     return {f"corpus program {number}": program for number, program in enumerate(programs)}
+
+
+def telling_first(executor: Executor, interface: Interface, programs: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Programs in another order: first those in which a call is answered in a way that none before them had."""
+    seen: set[tuple[object, ...]] = set()
+    first: dict[str, bytes] = {}
+    rest: dict[str, bytes] = {}
+    for name, program in programs.items():
+        answers = _answers(executor, interface, program)
+        (rest if answers <= seen else first)[name] = program
+        seen |= answers
+    return {**first, **rest}
+
+
+def _answers(executor: Executor, interface: Interface, program: bytes) -> set[tuple[object, ...]]:
+    """Calls of a program with how they ended: error, and its details where these are small numbers."""
+    found: set[tuple[object, ...]] = set()
+    calls = interface.calls
+    for row, result in zip(records(program), executor.run(program).results, strict=False):
+        error = int(result["error"])
+        details = [int(word) for word in result["mr"][:2]] if error else []
+        shown = tuple(word if word < _SMALL else None for word in details)
+        found.add((row[0] % len(calls), int(result["state"]), error, *shown))
+    return found
 
 
 def replay(

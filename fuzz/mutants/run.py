@@ -21,7 +21,7 @@ from fuzz.campaign import Campaign, CampaignSettings, FindingSummary, run_campai
 from fuzz.corpus import add_program, write_interface
 from fuzz.directory import CORPUS
 from fuzz.mutants.generate import FILES, Mutant, choose, mutants
-from fuzz.mutants.replay import AT_START, corpus_programs, known_programs, replay
+from fuzz.mutants.replay import AT_START, corpus_programs, known_programs, replay, telling_first
 from fuzz.mutants.result import PATCH_FILE, Fate, MutantResult, Stage
 from harness.build.artefacts import Artefacts
 from harness.build.cache import discard
@@ -78,16 +78,15 @@ class Basis:
         """Build the kernel and read the programs; InputError if the kernel itself does not hold what they show."""
         artefacts = build(settings.config, release=settings.release)
         interface = Interface.load(artefacts)
-        basis = cls(
-            artefacts, known_programs(interface, settings.config.name), corpus_programs(settings.corpora, interface)
-        )
+        known = known_programs(interface, settings.config.name)
         sound = settings.directory / SOUND_FILE
-        checked = f"{basis.identity}\n{basis.programs}\n"
-        if sound.is_file() and sound.read_text(errors="replace") == checked:
-            return basis
         with Executor(artefacts, coverage=False) as executor:
-            programs = {**basis.known, **basis.corpus}
-            shown = replay(executor, Judge.of(executor), programs, float("inf"), start=True)
+            corpus = telling_first(executor, interface, corpus_programs(settings.corpora, interface))
+            basis = cls(artefacts, known, corpus)
+            checked = f"{basis.identity}\n{basis.programs}\n"
+            if sound.is_file() and sound.read_text(errors="replace") == checked:
+                return basis
+            shown = replay(executor, Judge.of(executor), {**known, **corpus}, float("inf"), start=True)
         if shown.found:
             raise InputError(
                 f"the kernel without any mutant shows {', '.join(shown.oracles)} ({shown.program}: {shown.detail}): "
