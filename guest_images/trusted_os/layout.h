@@ -29,8 +29,8 @@ enum {
     SLOT_DONE,
     SLOT_RESUME,
     SLOT_EVENTS,       /* what the dispatcher waits at */
-    SLOT_FAULTS,       /* endpoint of the faults of all of them: nobody lets them go on, but their objects show it */
     SLOT_THREAD_EVENT, /* the same notification, by which a thread tells that it needs the dispatcher */
+    SLOT_FAULTS,       /* endpoint of the faults of all of them: nobody lets them go on, but their objects show it */
     SLOT_THREAD,       /* the threads themselves */
     SLOT_RELEASE = SLOT_THREAD + THREADS, /* notifications that the threads wait at */
     SLOT_TURN = SLOT_RELEASE + THREADS,   /* notifications by which victims get their turns */

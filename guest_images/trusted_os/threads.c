@@ -79,22 +79,30 @@ void thread_ask(struct thread *thread, struct call *call)
     *call = thread->call;
 }
 
+static void set_interruptible(struct thread *thread, byte interruptible)
+{
+    *(volatile byte *)&thread->interruptible = interruptible;
+}
+
 void thread_allow_interrupts(struct thread *thread)
 {
     if (!thread)
         return;
+    /* In this order: the dispatcher either finds the thread interruptible, or is found to have waited. */
+    set_interruptible(thread, 1);
     while (*(volatile byte *)&thread->interrupt_waits) {
+        set_interruptible(thread, 0);
         thread->interrupt_waits = 0;
         need_dispatcher(thread, THREAD_YIELDING);
         wait_for_release(thread->number);
+        set_interruptible(thread, 1);
     }
-    *(volatile byte *)&thread->interruptible = 1;
 }
 
 void thread_forbid_interrupts(struct thread *thread)
 {
     if (thread)
-        *(volatile byte *)&thread->interruptible = 0;
+        set_interruptible(thread, 0);
 }
 
 void thread_main(word number)
