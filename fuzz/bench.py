@@ -22,11 +22,15 @@ from typing import Any
 from fuzz.bench_worlds import world_rates
 from fuzz.campaign import Campaign, CampaignSettings, run_campaign, usable_cores
 from fuzz.mutators import TypedMutator
+from fuzz.normal_mix import TARGET as NORMAL_TARGET
+from fuzz.normal_mix import normal_programs
 from fuzz.shapes import shapes_of
 from fuzz.statistics import CallStatistics, Totals
 from fuzz.targets import DEFAULT_TARGET, load_target
 from fuzz.world_cost import MOST, world_costs, worst_of_groups
 from harness.build.artefacts import Artefacts
+from harness.build.system import build
+from harness.configs import load_config
 from harness.errors import EnvironmentFailure, MachineError
 from harness.execution.executor import Executor
 from harness.execution.observation import Outcome
@@ -40,6 +44,8 @@ from harness.protocol import CALL_BYTES, EXCHANGE, MAXIMUM_CALLS
 
 PROGRAMS = 256
 CALLS = 16
+NORMAL_CALLS = 8
+"""Calls of each program of the normal world."""
 MUTATIONS = 5000
 LONG_REPETITIONS = 200
 LONG_PROGRAM = Path(__file__).with_name("long_program.yaml")
@@ -53,6 +59,7 @@ AT_LEAST = {
     "smc_per_second": 100_000.0,
     "success_rate": 0.5,
     "workers2_speedup": 1.8,
+    "normal_world_executions_per_second": 3000.0,
     "dispatcher_round_trips_per_second": 40_000.0,
     "dispatcher_round_trips_el2_per_second": 20_000.0,
 }
@@ -163,13 +170,22 @@ class Bench:
 
     # What a campaign makes of it all.
 
-    def campaign(self, *, workers: int = 1, mix: bool = True, coverage: bool = True, seconds: float = 0.0) -> Campaign:
+    def campaign(
+        self,
+        *,
+        target: str = DEFAULT_TARGET,
+        workers: int = 1,
+        mix: bool = True,
+        coverage: bool = True,
+        seconds: float = 0.0,
+    ) -> Campaign:
         """A campaign in its default settings, which runs the mix, or what the mutators make of it."""
         with tempfile.TemporaryDirectory(prefix="bothworlds-bench-") as directory:
             return run_campaign(
                 CampaignSettings(
                     self.artefacts,
                     Path(directory),
+                    target=target,
                     seconds=(seconds or self.seconds) + 2.0,  # the process and the machine come up in it, too
                     workers=workers,
                     coverage=coverage,
@@ -343,6 +359,21 @@ class Bench:
         rates = world_rates(self.artefacts.config, self.core, release=self.artefacts.release)
         return [Metric(rate.name, rate.value, "1/s", rate.baseline, rate.meaning) for rate in rates]
 
+    def normal_world(self) -> list[Metric]:
+        """Short programs of the normal world, in a campaign and without one."""
+        self._tell("programs of the normal world")
+        artefacts = self.artefacts
+        if artefacts.config.normal_world is None:
+            artefacts = build(load_config(load_target(NORMAL_TARGET).config), release=artefacts.release)
+        other = Bench(artefacts, self.seconds, self._watch)
+        other.programs = normal_programs(other.interface, PROGRAMS, NORMAL_CALLS)
+        campaign = other.campaign(target=NORMAL_TARGET)
+        _require(campaign)
+        with other.executor() as executor:
+            alone = other.rate(executor.run, self.seconds / 2)
+        name = "normal_world_executions_per_second"
+        return [Metric(name, campaign.rate, "1/s", alone, "the executor alone")]
+
     def check_many(self, executor: Executor, judge: Judge) -> float:
         """Milliseconds for all invariants on the state that `thousand_objects.yaml` leaves behind."""
         observation = executor.run(Program.load(MANY_OBJECTS, self.interface).to_bytes())
@@ -426,4 +457,5 @@ def measure_all(artefacts: Artefacts, seconds: float, watch: Callable[[str], Non
         *bench.boots(),
         *bench.world_tag(),
         *bench.two_worlds(),
+        *bench.normal_world(),
     ]

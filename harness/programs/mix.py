@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from harness.programs.descriptions import NORMAL_ACTIONS
 from harness.programs.interfaces import Interface
 from harness.programs.population import SLOT_TYPES
 from harness.programs.program import Argument, Call, Program, choice, of_type, result, slot
@@ -33,9 +34,9 @@ class Mix:
     """Generates programs for the call table of an interface."""
 
     def __init__(self, interface: Interface, seed: int = 1, names: Sequence[str] = ()) -> None:
-        """The same seed gives the same programs; `names` are the calls that they make, by default all."""
+        """The same seed gives the same programs; `names` are the calls that they make, by default all of victims."""
         self._interface = interface
-        self._names = list(names) or [call.name for call in interface.calls]
+        self._names = list(names) or [call.name for call in interface.calls if call.action not in NORMAL_ACTIONS]
         self._weights = self._shares()
         self._random = random.Random(seed)
         self._victim = 0

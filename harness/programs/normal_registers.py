@@ -26,8 +26,9 @@ _MASK = (1 << 64) - 1
 # does not have read as zero: the program compares with what it reads back at the start.
 _SYSTEM_EL1: tuple[tuple[str, int | None], ...] = (
     ("sctlr_el1", None), ("cpacr_el1", None), ("vbar_el1", None), ("actlr_el1", None), ("mdscr_el1", None),
-    # A write that changes TCR or an ASID costs QEMU all its TLBs: those stay as they are.
-    ("ttbr0_el1", 0x4E10_1000), ("ttbr1_el1", 0x4E20_2000), ("tcr_el1", None),
+    # A write that changes TCR or an ASID costs QEMU all its TLBs: TCR stays as it is, and the ASIDs are those that the
+    # secure world has while its dispatcher runs. With others it would be slower, no more.
+    ("ttbr0_el1", 0x0204_0000_4E10_1000), ("ttbr1_el1", 0x4E20_2000), ("tcr_el1", None),
     ("mair_el1", 0x4E01_4E02_4E03_4E04), ("amair_el1", 0x4E05), ("afsr0_el1", 0x4E06), ("afsr1_el1", 0x4E07),
     ("contextidr_el1", 0x4E08_5A08), ("esr_el1", 0x4E09), ("far_el1", 0x4E0A_0000_5A0A_0000),
     ("par_el1", 0x4E0B_0000), ("elr_el1", 0x4E0C_0000_5A0C), ("spsr_el1", 0x6000_03C5),

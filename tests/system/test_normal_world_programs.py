@@ -16,6 +16,8 @@ from fuzz.shapes import shapes_of
 from fuzz.targets import load_target
 from harness import protocol
 from harness.build.artefacts import PROJECT, Artefacts
+from harness.build.system import build
+from harness.configs import Level
 from harness.execution.executor import Executor
 from harness.execution.observation import Observation, Outcome
 from harness.findings.reproduce import flash_with
@@ -214,3 +216,25 @@ def test_a_program_in_flash_does_the_same(machine: Executor, interface: Interfac
         observation = cold.observe_boot(len(program.calls))
         assert observation.status is Outcome.DONE
         np.testing.assert_array_equal(observation.results, warm)
+
+
+def test_at_el2_registers_of_el2_come_back_too(two_worlds: Artefacts) -> None:
+    normal = two_worlds.config.normal_world
+    assert normal is not None
+    changed = {"normal_world": normal.model_copy(update={"level": Level.EL2, "save_el2": True})}
+    artefacts = build(two_worlds.config.model_copy(update=changed))
+    interface = Interface.load(artefacts)
+    with Executor(artefacts) as machine:
+        for path in sorted(EXAMPLES.glob("*.yaml")):
+            observation = run(machine, interface, path)
+            assert observation.status is Outcome.DONE, path
+            called = [call.name == "NormalSMC" for call in Program.load(path, interface).calls]
+            assert not observation.results["info"][called].any(), f"{path}: registers came back changed"
+        assert answers(run(machine, interface, EXAMPLES / "session.yaml"))[6] == 12
+        assert answers(run(machine, interface, EXAMPLES / "interrupts.yaml"))[:2] == [1, 1]
+        faults = run(machine, interface, EXAMPLES / "confined.yaml").results[:8]
+        assert (faults["state"] == CallState.FAULTED).all()
+        # From EL2 the syndrome also says which register; class and fault status are what is said at EL1.
+        assert {int(error) >> 26 for error in faults["error"]} == {READ_ABORT >> 26}
+        assert {int(error) & 0x3F for error in faults["error"]} == {READ_ABORT & 0x3F}
+        assert not machine.audit()

@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections import Counter
 
 from fuzz.mutators import TypedMutator
+from fuzz.normal_mix import normal_programs
 from fuzz.shapes import shapes_of
 from fuzz.targets import load_target
-from harness.configs import load_config
 from harness.programs.encodings import Decoded, Decoder
+from harness.programs.mix import Mix
 from harness.programs.normal_calls import DYNAMIC_NAMES, functions
 from harness.programs.trusted_messages import Command, load_trusted_services
 from tests.unit.programs_support import two_worlds_interface
 
 TABLE = two_worlds_interface()
-CONFIG = load_config("trusted-os")
 
 
 def mutator(seed: int = 1) -> TypedMutator:
@@ -76,3 +76,16 @@ def test_a_uuid_in_registers_is_that_of_one_service() -> None:
 
 def test_the_same_seed_gives_the_same_programs() -> None:
     assert [mutator(5)(b"", 512, 0) for _ in range(3)] == [mutator(5)(b"", 512, 0) for _ in range(3)]
+
+
+def test_the_mix_for_measurements_is_the_normal_worlds() -> None:
+    programs = normal_programs(TABLE, 20, 8)
+    assert programs == normal_programs(TABLE, 20, 8)
+    for program in programs:
+        names = [TABLE.calls[call.call].name for call in Decoder(TABLE).decode(program)]
+        assert len(names) == 8 and all(name.startswith("Normal") for name in names)
+
+
+def test_the_mix_of_victims_leaves_the_normal_world_out() -> None:
+    names = {call.name for _ in range(50) for call in Mix(TABLE).program().calls}
+    assert names and not any(name.startswith("Normal") for name in names)
