@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.invariants.capabilities import TABLES, table_field
 from harness.invariants.untyped import MAXIMUM_BITS, MINIMUM_BITS
 from harness.kernel_state.bitfields import Field
 from harness.kernel_state.capabilities import FRAME_BITS, KERNEL_OBJECTS, POINTER_FIELDS
+from harness.kernel_state.layout import Layout
 from harness.kernel_state.state import ContainerKind, KernelState
 
 NONE = -1
@@ -62,6 +64,36 @@ class Cap:
     """A master reply capability."""
 
 
+Reader = Callable[[Sequence[int]], int]
+"""A value in the words of one structure."""
+
+
+def reader(field: Field) -> Reader:
+    """What `field.get` gives, faster."""
+    if field.sign_bit is not None:
+        return field.get
+    word, shift, mask, left = field.word, field.shift, field.mask, field.left
+    return lambda words: (words[word] >> shift & mask) << left
+
+
+def pointer(layout: Layout, field: Field) -> Reader:
+    """The physical address behind a field that points to something; 0 for a null pointer."""
+    word, shift, mask, left = field.word, field.shift, field.mask, field.left
+    sign, ones, offset, every = field.sign_bit, 0, layout.offset, (1 << _WORD_BITS) - 1
+    if sign is not None:
+        ones = every & -(1 << sign)
+
+    def physical(words: Sequence[int]) -> int:
+        value = (words[word] >> shift & mask) << left
+        if not value:
+            return 0
+        if sign is not None and value >> sign & 1:
+            value |= ones
+        return (value - offset) & every
+
+    return physical
+
+
 class Decoder:
     """Decodes words of one kernel; `state` is the snapshot's, whose window and places of its own never change."""
 
@@ -88,8 +120,9 @@ class Decoder:
         self.lines = len(state.global_words("intStateIRQTable"))
         self._pool_entries = layout.struct("asid_pool")["array"].dimensions[0]
         node = layout.block("mdb_node")
-        self._next, self._previous = node["mdbNext"], node["mdbPrev"]
-        self._revocable, self._first_badged = node["mdbRevocable"], node["mdbFirstBadged"]
+        self._next, self._previous = pointer(layout, node["mdbNext"]), pointer(layout, node["mdbPrev"])
+        self._revocable, self._first_badged = reader(node["mdbRevocable"]), reader(node["mdbFirstBadged"])
+        self._base, self._end, self._slot_bits = self._ram.base, self._ram.end, layout.slot_bits
         self.null = self.cap(0, 0)
 
     def key(self, name: str, place: int) -> int:
@@ -105,23 +138,22 @@ class Decoder:
     def links(self, low: int, high: int) -> tuple[int, int]:
         """Slots before and behind one, from the words of its mdb_node; NONE where there is none."""
         node = (low, high)
-        before, behind = self._previous.get(node), self._next.get(node)
+        before, behind = self._previous(node), self._next(node)
         return self._slot(before) if before else NONE, self._slot(behind) if behind else NONE
 
-    def _slot(self, pointer: int) -> int:
-        offset = self._layout.physical(pointer) - self._ram.base
-        bits = self._layout.slot_bits
-        if offset & ((1 << bits) - 1) or not 0 <= offset < self._ram.end - self._ram.base:
+    def _slot(self, address: int) -> int:
+        bits = self._slot_bits
+        if not self._base <= address < self._end or (address - self._base) & ((1 << bits) - 1):
             return _BAD
-        return offset >> bits
+        return (address - self._base) >> bits
 
     def revocable(self, node: tuple[int, int]) -> bool:
         """The mdbRevocable bit of a mdb_node."""
-        return bool(self._revocable.get(node))
+        return bool(self._revocable(node))
 
     def first_badged(self, node: tuple[int, int]) -> bool:
         """The mdbFirstBadged bit of a mdb_node."""
-        return bool(self._first_badged.get(node))
+        return bool(self._first_badged(node))
 
     # Capabilities
 

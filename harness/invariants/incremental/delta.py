@@ -43,13 +43,14 @@ class NewContainer:
 class Delta:
     """The slots of one state against those of the snapshot.
 
-    `words` (i64[n]): numbers of the words of secure RAM that differ and matter. Raises Unclear where the state is not
+    `words` (integers): numbers of the words of secure RAM that differ and matter. Raises Unclear where the state is not
     followed.
     """
 
     def __init__(self, index: SnapshotIndex, ram: Ram, words: Array) -> None:
         self.index = index
         self.ram = ram
+        self.null = index.decoder.null
         self.slots: dict[int, Slot] = {}
         self.members: dict[int, set[int]] = {}
         """Slots that hold capabilities to an object now, for each key that a changed slot has or had."""
@@ -62,8 +63,7 @@ class Delta:
         self.current = index.layout.physical(int(ram.words[index.current_word]))
         """Physical address of the current thread's tcb_t."""
         self._read = 0
-        which = index.roles[words]
-        for role, word in zip(which.tolist(), words.tolist(), strict=True):
+        for role, word in zip(index.roles[words].tolist(), words.tolist(), strict=True):
             self.words.setdefault(role, []).append(word)
         if roles.FIXED in self.words:
             raise Unclear("a word changed that no running kernel changes")
@@ -199,16 +199,25 @@ class Delta:
     def cap(self, slot: int) -> Cap:
         """What a slot holds."""
         changed = self.slots.get(slot)
-        return changed.after if changed is not None else self.index.caps.get(slot, self.index.decoder.null)
+        return changed.after if changed is not None else self.index.caps.get(slot, self.null)
+
+    def node(self, slot: int) -> tuple[int, int] | None:
+        """Slots before and behind one in the mapping database; None if it holds no capability."""
+        changed = self.slots.get(slot)
+        if changed is None:
+            return self.index.links.get(slot)
+        return None if changed.after is self.null else changed.links
 
     def links(self, slot: int) -> tuple[int, int]:
-        """Slots before and behind one in the mapping database."""
+        """Slots before and behind one in the mapping database, also of an empty one."""
         changed = self.slots.get(slot)
         return changed.links if changed is not None else self.index.links.get(slot, (NONE, NONE))
 
-    def is_new(self, key: int) -> bool:
-        """Whether an object has capabilities that had none in the snapshot."""
-        return bool(self.members.get(key)) and key not in self.index.groups
+    @property
+    def has_new_objects(self) -> bool:
+        """Whether there are kernel objects that the snapshot does not have: then more words matter than its own."""
+        kernel, groups = self.index.kernel_types, self.index.groups
+        return any(key & 31 in kernel and group and key not in groups for key, group in self.members.items())
 
     def is_thread(self, tcb: int) -> bool:
         """Whether a tcb_t lies at a physical address."""

@@ -30,25 +30,26 @@ _MANY = 1 << 10
 
 def judge_links(delta: Delta) -> None:
     """mdb_cte_at, no_mloop, ut_revocable, and that empty slots are not linked."""
-    null, links, slots = delta.index.decoder.null, delta.links, delta.slots
+    null, node, known = delta.index.decoder.null, delta.node, delta.index.links
     judged = set()
-    for slot, changed in slots.items():
+    for slot, changed in delta.slots.items():
         if changed.after is not null:
             judged.add(slot)
             if changed.after.name == _UNTYPED and not delta.index.decoder.revocable(changed.node):
                 raise Unclear("an untyped that is not revocable")
         elif changed.links != (NONE, NONE):
             raise Unclear("an empty slot that is linked")
-        if (known := delta.index.links.get(slot)) is not None:
-            judged.update(known)
+        if slot in known:
+            judged.update(known[slot])
     judged.discard(NONE)
     for slot in judged:
-        if delta.cap(slot) is null:
+        own = node(slot)
+        if own is None:
             continue
-        before, behind = links(slot)
-        if behind != NONE and (delta.cap(behind) is null or links(behind)[0] != slot):
+        before, behind = own
+        if behind != NONE and ((other := node(behind)) is None or other[0] != slot):
             raise Unclear("a link that is not answered")
-        if before != NONE and (delta.cap(before) is null or links(before)[1] != slot):
+        if before != NONE and ((other := node(before)) is None or other[1] != slot):
             raise Unclear("a link that is not answered")
     _judge_loops(delta)
 
@@ -107,9 +108,11 @@ class Memory:
             caps = [delta.cap(slot) for slot in group]
             if not caps or not caps[0].bits:
                 continue
-            first = min(caps, key=lambda cap: cap.free)
-            if any(cap.bits != first.bits for cap in caps):
-                raise Unclear("capabilities that tell different sizes of one object")
+            first = caps[0]
+            if len(caps) > 1:
+                first = min(caps, key=lambda cap: cap.free)
+                if any(cap.bits != first.bits for cap in caps):
+                    raise Unclear("capabilities that tell different sizes of one object")
             known = next(iter(index.groups.get(key, ())), NONE)
             if known != NONE and index.caps[known].bits == first.bits:
                 if first.name == _UNTYPED and first.free < index.free(key):
@@ -123,6 +126,7 @@ class Memory:
         self.objects.sort(key=lambda cap: cap.base)
         self._untypeds = Ranges((cap.base, cap.bits) for cap in untypeds)
         self._null = null
+        self._parents: dict[int, Cap | None] = {}
         for cap in untypeds:
             self._judge_room(cap)
             self._judge_parent(cap)
@@ -163,6 +167,12 @@ class Memory:
 
     def parent(self, cap: Cap) -> Cap | None:
         """The innermost untyped, other than itself, that holds an object."""
+        known = self._parents.get(cap.key, self._null)
+        if known is self._null:
+            known = self._parents[cap.key] = self._find_parent(cap)
+        return known
+
+    def _find_parent(self, cap: Cap) -> Cap | None:
         delta, decoder = self._delta, self._delta.index.decoder
         least = cap.bits + 1 if cap.name == _UNTYPED else cap.bits
         ranges = self._untypeds.around(cap.base, cap.last, least)[:1]
@@ -172,8 +182,9 @@ class Memory:
                 break
         if not ranges:
             return None
-        holders = delta.holders(decoder.untyped_key(*min(ranges, key=lambda one: one[1])))
-        return min(map(delta.cap, holders), key=lambda cap: cap.free)
+        innermost = ranges[0] if len(ranges) == 1 else min(ranges, key=lambda one: one[1])
+        caps = [delta.cap(slot) for slot in delta.holders(decoder.untyped_key(*innermost))]
+        return caps[0] if len(caps) == 1 else min(caps, key=lambda cap: cap.free)
 
     def judge_order(self) -> None:
         """untyped_mdb, untyped_inc: neighbours in the list, one of which changed."""

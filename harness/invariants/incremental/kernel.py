@@ -9,6 +9,7 @@ either recognised as right, or left to the whole check, whose judgement is the o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ COVERED = frozenset(
     """.split()
 )
 """Ids of the invariants that are judged here."""
+_REMEMBERED = 1 << 18
+"""States that are remembered."""
 _TTBR0 = report_word("ttbr0_el1")
 
 
@@ -45,6 +48,10 @@ class KernelChanges:
         """`held`: whether the snapshot was judged as a whole, and nothing was found."""
         self._index = SnapshotIndex(state)
         self.exact = held and self._index.exact
+        self._right: set[bytes] = set()
+        """States that were recognised as right."""
+        self.known = 0
+        """How often a state was one of these."""
         if self.exact:
             self._fields = ThreadFields(self._index)
 
@@ -59,8 +66,16 @@ class KernelChanges:
             return Unclear("the snapshot", suspect=False)
         if words is None or not len(words):
             words = self._differing(ram, changed)
+        words = words[self._index.roles[words].nonzero()[0]]
+        # Nothing but these words, their places and TTBR0 is looked at, unless there are new objects.
+        state = blake2b(
+            words.tobytes() + ram.words[words].tobytes() + report[_TTBR0].to_bytes(8, "little"), digest_size=16
+        ).digest()
+        if state in self._right:
+            self.known += 1
+            return None
         try:
-            delta = Delta(self._index, ram, words[self._index.roles[words] != 0])
+            delta = Delta(self._index, ram, words)
             judge_links(delta)
             judge_neighbours(delta)
             delta.judge_reach()
@@ -69,6 +84,10 @@ class KernelChanges:
             Threads(self._fields, delta).judge()
         except Unclear as reason:
             return reason
+        if not delta.has_new_objects:
+            if len(self._right) >= _REMEMBERED:
+                self._right.clear()
+            self._right.add(state)
         return None
 
     def _differing(self, ram: Ram, changed: Array) -> Array:

@@ -16,27 +16,36 @@ from typing import Any
 import numpy as np
 
 from harness.invariants.incremental.decoding import NONE, Cap, Decoder
+from harness.kernel_state.capabilities import KERNEL_OBJECTS
 from harness.kernel_state.layout import PAGE_BITS
 from harness.kernel_state.state import Container, ContainerKind, KernelState
 
 Array = np.ndarray[Any, Any]
 
-SLOT, THREAD, ENDPOINT, NOTIFICATION, TABLE, POOL, POOLS, QUEUE, BITMAP, LINE, FIXED = range(1, 12)
+SLOT, THREAD, ENDPOINT, NOTIFICATION, TABLE, POOL, POOLS, QUEUE, BITMAP, LINE, FIXED, GLOBAL = range(1, 13)
 """What a word of secure RAM is: part of a slot, of a thread, ..., of a ready queue or its bitmap, the state of an
-interrupt, or one that no running kernel changes."""
+interrupt, one that no running kernel changes, or another global variable."""
 TABLE_NAMES = ("page_global_directory_cap", "page_upper_directory_cap", "page_directory_cap", "page_table_cap")
 """The capability of a table of each level."""
 WORD = 8
+_REMEMBERED = 1 << 14
+"""Answers that are remembered."""
 _FIXED_VARIABLES = (
     "armKSGlobalUserPGD",
     "ksDomSchedule",
     "ksIdleThread",
     "intStateIRQNode",
 )
+_GLOBALS = (
+    "ksCurThread",
+    "ksSchedulerAction",
+    "ksCurDomain",
+    "ksDomainTime",
+    "ksDomScheduleIdx",
+    "ksActiveFPUState",
+)
 _THREAD_MEMBERS = (
-    "tcbState",
     "tcbBoundNotification",
-    "tcbFault",
     "tcbDomain",
     "tcbMCP",
     "tcbPriority",
@@ -57,6 +66,7 @@ class Ranges:
         self.ranges = sorted(ranges, key=lambda one: (one[0], -one[1]))
         self._starts = [base for base, _ in self.ranges]
         self._outer: list[int] = []
+        self._known: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
         stack: list[int] = []
         for index, (base, _) in enumerate(self.ranges):
             while stack and self._end(stack[-1]) <= base:
@@ -70,12 +80,17 @@ class Ranges:
 
     def around(self, base: int, last: int, least_bits: int = 0) -> list[tuple[int, int]]:
         """Those that hold `[base, last]` and have at least so many bits, the innermost first."""
+        key = (base, last, least_bits)
+        if (known := self._known.get(key)) is not None:
+            return known
         found = []
         index = bisect_right(self._starts, base) - 1
         while index >= 0:
             if self._end(index) > last and self.ranges[index][1] >= least_bits:
                 found.append(self.ranges[index])
             index = self._outer[index]
+        if len(self._known) < _REMEMBERED:
+            self._known[key] = found
         return found
 
     def within(self, base: int, last: int) -> list[tuple[int, int]]:
@@ -216,6 +231,14 @@ class SnapshotIndex:
         self.asid_of: dict[int, int] = {root: asid for asid, root in state.asid_map.items()}
         """ASID of each root that has one."""
         self.pools = dict(state.asid_pools)
+        self.pool_entries = self.layout.struct("asid_pool")["array"].dimensions[0]
+        self.empty_root = state.global_address("armKSGlobalUserPGD")
+        types = self.layout.cap_types
+        self.kernel_types = frozenset(types[name] for name in (*KERNEL_OBJECTS, "reply_cap"))
+        """The capType of what has an object that is the kernel's own data."""
+        self.table_types = frozenset(types[name] for name in TABLE_NAMES)
+        """The capType of tables, and of all that can be mapped."""
+        self.mapped_types = self.table_types | {types["frame_cap"]}
         self.exact = self.exact and len(self.asid_of) == len(self.asids) and not walk.overflow
         self.places: dict[int, list[Place]] = {}
         """Where the table of each page of secure RAM is reached."""
@@ -242,13 +265,13 @@ class SnapshotIndex:
 
     # Words
 
-    def _mark(self, address: int, size: int, role: int) -> None:
+    def _mark(self, address: int, size: int, role: int, *, again: bool = False) -> None:
         if not self.state.ram.holds(address, size):
             self.exact = False
             return
         start = (address - self.base) // WORD
         part = self.roles[start : start + size // WORD]
-        if (part != 0).any():
+        if (part != (role if again else 0)).any() and part.any():
             self.exact = False
         part[:] = role
 
@@ -262,15 +285,20 @@ class SnapshotIndex:
         for container in self.containers:
             self._mark(container.address, container.slots << layout.slot_bits, SLOT)
         members = layout.struct("tcb").members
+        state_fields = [layout.block("thread_state")[name] for name in ("tsType", "blockingObject", "tcbQueued")]
         for tcb in self.tcbs:
             for name in _THREAD_MEMBERS:
                 self._mark(tcb + members[name].offset, members[name].size, THREAD)
+            for field in [*state_fields, layout.union("seL4_Fault").tag]:
+                start = members["tcbFault" if field not in state_fields else "tcbState"].offset
+                self._mark(tcb + start + WORD * field.word, WORD, THREAD, again=True)
         for address, name in self.ipc_objects.items():
             role = ENDPOINT if name == "endpoint_cap" else NOTIFICATION
-            self._mark(address, 1 << layout.object_bits[name], role)
-        roots = {self.state.global_address("armKSGlobalUserPGD")}
+            for field in layout.block("endpoint" if role == ENDPOINT else "notification").fields.values():
+                if field.name != "ntfnMsgIdentifier":
+                    self._mark(address + WORD * field.word, WORD, role, again=True)
         for cap in self.objects:
-            if cap.name in TABLE_NAMES and cap.base not in roots:
+            if cap.name in TABLE_NAMES and cap.base != self.empty_root:
                 self._mark(cap.base, 1 << PAGE_BITS, TABLE)
         for address in self.pools.values():
             self._mark(address, layout.struct("asid_pool").size, POOL)
@@ -281,6 +309,7 @@ class SnapshotIndex:
             ("ksReadyQueuesL2Bitmap", BITMAP),
             ("intStateIRQTable", LINE),
             *((name, FIXED) for name in _FIXED_VARIABLES),
+            *((name, GLOBAL) for name in _GLOBALS),
         ):
             self._mark_variable(name, role)
 

@@ -8,10 +8,12 @@ snapshot, is always among them. What is left over, and whatever it names, is as 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from harness.invariants.incremental import snapshot as roles
-from harness.invariants.incremental.decoding import NONE, Unclear
+from harness.invariants.incremental.decoding import NONE, Unclear, pointer, reader
 from harness.invariants.incremental.delta import Delta
 from harness.invariants.incremental.snapshot import WORD, SnapshotIndex
 from harness.invariants.objects import IPC_BUFFER_BYTES
@@ -19,6 +21,15 @@ from harness.invariants.vspace import FPU_PATH
 from harness.kernel_state.layout import Layout
 
 _ENDPOINT, _NOTIFICATION = "endpoint_cap", "notification_cap"
+
+
+@dataclass(frozen=True)
+class Before:
+    """A thread of the snapshot: its words, the objects that it waits for or is bound to, its ready queue."""
+
+    words: list[int]
+    places: list[int]
+    queue: tuple[int, int] | None
 
 
 class ThreadFields:
@@ -41,7 +52,8 @@ class ThreadFields:
         self.sched = (at["tcbSchedNext"], at["tcbSchedPrev"])
         self.waiting = (at["tcbEPNext"], at["tcbEPPrev"])
         block = layout.block("thread_state")
-        self.type, self.blocking, self.queued = block["tsType"], block["blockingObject"], block["tcbQueued"]
+        self.type, self.queued = reader(block["tsType"]), reader(block["tcbQueued"])
+        self.blocking = pointer(layout, block["blockingObject"])
         constant = layout.constant
         states = [(name, value) for name, value in layout.types.constants.items() if name.startswith("ThreadState_")]
         self.states = frozenset(value for _, value in states)
@@ -55,7 +67,7 @@ class ThreadFields:
             constant("ThreadState_BlockedOnNotification"): _NOTIFICATION,
         }
         faults = layout.union("seL4_Fault")
-        self.fault_tag, self.faults = faults.tag, frozenset(faults.blocks)
+        self.fault_kind, self.faults = reader(faults.tag), frozenset(faults.blocks)
         self.queue_states = {
             _ENDPOINT: {
                 constant("EPState_Idle"): None,
@@ -68,8 +80,14 @@ class ThreadFields:
                 constant("NtfnState_Waiting"): constant("ThreadState_BlockedOnNotification"),
             },
         }
-        self.blocks = {_ENDPOINT: layout.block("endpoint"), _NOTIFICATION: layout.block("notification")}
-        self.prefix = {_ENDPOINT: "epQueue", _NOTIFICATION: "ntfnQueue"}
+        endpoint, notification = layout.block("endpoint"), layout.block("notification")
+        self.sizes = {_ENDPOINT: endpoint.words, _NOTIFICATION: notification.words}
+        self.ipc_state = {_ENDPOINT: reader(endpoint["state"]), _NOTIFICATION: reader(notification["state"])}
+        self.ends = {
+            _ENDPOINT: [pointer(layout, endpoint[f"epQueue_{end}"]) for end in ("head", "tail")],
+            _NOTIFICATION: [pointer(layout, notification[f"ntfnQueue_{end}"]) for end in ("head", "tail")],
+        }
+        self.bound_tcb = pointer(layout, notification["ntfnBoundTCB"])
         self.slots = {name: constant(name) for name in ("tcbVTable", "tcbReply", "tcbCaller")}
         shape = state.ready_queues.head.shape
         self.domains, self.priorities = shape[0], shape[1]
@@ -95,12 +113,22 @@ class ThreadFields:
         before = Threads(self, None)
         self.in_queue: dict[tuple[int, int], list[int]] = {}
         self.waiters: dict[int, list[int]] = {}
-        self.before = {tcb: before.read(tcb) for tcb in index.tcbs}
-        for tcb, words in self.before.items():
-            if self.queued.get(words):
-                self.in_queue.setdefault((words[self.domain], words[self.priority]), []).append(tcb)
-            for place in before.places(words):
+        self.before: dict[int, Before] = {}
+        for tcb in index.tcbs:
+            words = before.read(tcb)
+            queue = (words[self.domain], words[self.priority]) if self.queued(words) else None
+            self.before[tcb] = Before(words, before.places(words), queue)
+            if queue is not None:
+                self.in_queue.setdefault(queue, []).append(tcb)
+            for place in self.before[tcb].places:
                 self.waiters.setdefault(place, []).append(tcb)
+        self.thread_slots = {
+            first + slot: tcb
+            for tcb in index.tcbs
+            for first in [(tcb - layout.tcb_offset - index.base) >> layout.slot_bits]
+            for slot in range(layout.tcb_slots)
+        }
+        """The thread that each slot of one belongs to, by its tcb_t."""
 
 
 class Threads:
@@ -113,6 +141,8 @@ class Threads:
         self._words = delta.ram.words if delta is not None else fields.index.words
         self._queues: dict[tuple[int, int], frozenset[int]] = {}
         self._objects: dict[int, frozenset[int]] = {}
+        self._with_caps: set[int] = set()
+        """Threads to which a capability changed, or in whose slots one did."""
         self._todo: list[int] = []
         self._seen: set[int] = set()
 
@@ -126,8 +156,8 @@ class Threads:
         """Objects that a thread waits for or is bound to."""
         fields, physical = self._fields, self._fields.layout.physical
         found = []
-        if fields.type.get(words) in fields.blocked:
-            found.append(physical(fields.blocking.get(words)))
+        if fields.type(words) in fields.blocked:
+            found.append(fields.blocking(words))
         if words[fields.bound]:
             found.append(physical(words[fields.bound]))
         return found
@@ -173,18 +203,20 @@ class Threads:
         types = layout.cap_types
         for key in delta.members:
             if key & 31 == types["thread_cap"]:
-                self._add((key >> 5) + offset)
+                self._with_caps.add((key >> 5) + offset)
             elif key & 31 == types["reply_cap"]:
-                self._add(key >> 5)
+                self._with_caps.add(key >> 5)
+        thread_slots = self._fields.thread_slots
         for slot in delta.slots:
-            tcb = index.base + (slot << layout.slot_bits & -(1 << layout.tcb_bits)) + offset
-            if tcb in index.tcbs:
-                self._add(tcb)
+            if (tcb := thread_slots.get(slot)) is not None:
+                self._with_caps.add(tcb)
                 if tcb == index.idle and delta.cap(slot) is not index.decoder.null:
                     raise Unclear("a capability in a slot of the idle thread")
         for address, new in delta.new.items():
             if new.slots == layout.tcb_slots:
-                self._add(address + offset)
+                self._with_caps.add(address + offset)
+        for tcb in self._with_caps:
+            self._add(tcb)
         self._add(index.current)
         self._add(delta.current)
 
@@ -205,35 +237,29 @@ class Threads:
         before = fields.before.get(tcb)
         if before is not None:
             # Where it stood must know whether it still does.
-            for place in self.places(before):
+            for place in before.places:
                 self._object(place)
-            if fields.queued.get(before):
-                self._queue((before[fields.domain], before[fields.priority]))
+            if before.queue is not None:
+                self._queue(before.queue)
         current = delta.current
         if not delta.is_thread(tcb):
             if tcb in (current, self._index.idle):
                 raise Unclear("the current or the idle thread is gone")
             return
         words = self.read(tcb)
-        type_, queued = fields.type.get(words), bool(fields.queued.get(words))
+        type_, queued = fields.type(words), fields.queued(words)
         domain, priority = words[fields.domain], words[fields.priority]
-        if (
-            type_ not in fields.states
-            or priority >= fields.priorities
-            or words[fields.mcp] >= fields.priorities
-            or domain >= fields.domains
-            or fields.fault_tag.get(words[fields.fault :]) not in fields.faults
-            or words[fields.buffer] % IPC_BUFFER_BYTES
-            or (type_ == fields.idle) != (tcb == self._index.idle)
-        ):
-            raise Unclear("a thread with odd fields")
+        if before is None or words != before.words:
+            self._fields_of(words, type_)
+        if (type_ == fields.idle) != (tcb == self._index.idle):
+            raise Unclear("a thread in the state of the idle one, or reversed")
         runs = type_ in fields.runnable
         if queued and not (runs and tcb in self._queue((domain, priority))):
             raise Unclear("a thread that is marked as queued and is not")
         if runs and not queued and tcb != current:
             raise Unclear("a thread that can run and is in no queue")
         if type_ in fields.blocked:
-            place = fields.layout.physical(fields.blocking.get(words))
+            place = fields.blocking(words)
             if tcb not in self._object(place) or not self._is_named(fields.blocked[type_], place):
                 raise Unclear("a thread that waits and is in no queue")
         bound = words[fields.bound]
@@ -241,7 +267,20 @@ class Threads:
             place = fields.layout.physical(bound)
             if not self._is_named(_NOTIFICATION, place) or self._bound(place) != tcb or tcb == self._index.idle:
                 raise Unclear("a thread that is bound to what is not bound to it")
-        self._thread_caps(tcb, type_, bool(bound))
+        if before is None or words != before.words or tcb in self._with_caps:
+            self._thread_caps(tcb, type_, bool(bound))
+
+    def _fields_of(self, words: list[int], type_: int) -> None:
+        fields = self._fields
+        if (
+            type_ not in fields.states
+            or words[fields.priority] >= fields.priorities
+            or words[fields.mcp] >= fields.priorities
+            or words[fields.domain] >= fields.domains
+            or fields.fault_kind(words[fields.fault :]) not in fields.faults
+            or words[fields.buffer] % IPC_BUFFER_BYTES
+        ):
+            raise Unclear("a thread with odd fields")
 
     def _is_named(self, name: str, address: int) -> bool:
         assert self._delta is not None
@@ -299,8 +338,8 @@ class Threads:
                 words = self.read(tcb)
                 if (
                     (words[fields.domain], words[fields.priority]) != place
-                    or not fields.queued.get(words)
-                    or fields.type.get(words) not in fields.runnable
+                    or not fields.queued(words)
+                    or fields.type(words) not in fields.runnable
                 ):
                     raise Unclear("a thread in the wrong ready queue")
             found = self._queues[place] = frozenset(members)
@@ -330,10 +369,8 @@ class Threads:
 
     def _bound(self, address: int) -> int:
         """The tcb_t that the notification at a physical address is bound to."""
-        block = self._fields.blocks[_NOTIFICATION]
         first = self._index.word_of(address)
-        words = self._words[first : first + block.words].tolist()
-        return self._physical(block["ntfnBoundTCB"].get(words))
+        return self._fields.bound_tcb(self._words[first : first + self._fields.sizes[_NOTIFICATION]].tolist())
 
     def _object(self, address: int) -> frozenset[int]:
         """The threads that wait for an endpoint or notification; nobody where there is none."""
@@ -348,21 +385,19 @@ class Threads:
 
     def _ipc(self, name: str, address: int) -> frozenset[int]:
         fields = self._fields
-        block, prefix = fields.blocks[name], fields.prefix[name]
         first = self._index.word_of(address)
-        words = self._words[first : first + block.words].tolist()
-        head, tail = (self._physical(block[f"{prefix}_{end}"].get(words)) for end in ("head", "tail"))
+        words = self._words[first : first + fields.sizes[name]].tolist()
+        head, tail = (end(words) for end in fields.ends[name])
         states = fields.queue_states[name]
-        state = block["state"].get(words)
+        state = fields.ipc_state[name](words)
         if state not in states or (states[state] is not None) != bool(head) or bool(head) != bool(tail):
-            raise Unclear(f"a {block.name} with odd fields")
+            raise Unclear("an endpoint or notification with odd fields")
         members = self._walk(head, tail, fields.waiting)
         for tcb in members:
             other = self.read(tcb)
-            waits_for = fields.layout.physical(fields.blocking.get(other))
-            if fields.type.get(other) != states[state] or waits_for != address:
+            if fields.type(other) != states[state] or fields.blocking(other) != address:
                 raise Unclear("a thread in the queue of what it does not wait for")
-        if name == _NOTIFICATION and (bound := self._bound(address)):
+        if name == _NOTIFICATION and (bound := fields.bound_tcb(words)):
             if not self._is_thread(bound) or self._physical(self.read(bound)[fields.bound]) != address:
                 raise Unclear("a notification that is bound to what is not bound to it")
             if members and members != [bound]:
@@ -399,9 +434,9 @@ class Threads:
         if not 0 < int(words[fields.domain_time]) <= fields.schedule[at][1]:
             raise Unclear("an odd time of the domain")
         own = self.read(current) if delta.is_thread(current) else None
-        if own is None or fields.queued.get(own):
+        if own is None or fields.queued(own):
             raise Unclear("a current thread that waits for the processor")
-        if current != index.idle and (fields.type.get(own) not in fields.runnable or own[fields.domain] != domain):
+        if current != index.idle and (fields.type(own) not in fields.runnable or own[fields.domain] != domain):
             raise Unclear("a current thread that cannot run")
         owner = self._physical(int(words[fields.fpu])) if fields.fpu != NONE else 0
         if owner and not delta.is_thread(owner - fields.fpu_offset):

@@ -31,11 +31,11 @@ class AddressSpaces:
         self._index = delta.index
         self._live = live
         self._ram = delta.ram
-        self._entries = delta.index.layout.struct("asid_pool")["array"].dimensions[0]
+        self._entries = delta.index.pool_entries
         self._tables = 0
         self._reached: dict[int, bool] = {}
         self._changed = set(delta.words.get(roles.TABLE, ()))
-        self._empty_root = self._index.state.global_address("armKSGlobalUserPGD")
+        self._empty_root = delta.index.empty_root
         self.asids = self._index.asids
         """Root of each ASID."""
         self._fresh: set[int] = set()
@@ -44,8 +44,15 @@ class AddressSpaces:
     def judge(self) -> None:
         """All that concerns address spaces."""
         delta = self._delta
-        if roles.POOL in delta.words or roles.POOLS in delta.words:
+        if roles.POOLS in delta.words:
             self._find_asids()
+        elif roles.POOL in delta.words:
+            self._change_asids(delta.words[roles.POOL])
+        if self.asids is not self._index.asids:
+            if len(set(self.asids.values())) != len(self.asids):
+                raise Unclear("an address space with two ASIDs")
+            known = self._index.asids
+            self._fresh = {asid for asid, root in self.asids.items() if known.get(asid) != root}
         self._judge_tables()
         self._judge_roots()
         for word in self._changed:
@@ -55,8 +62,7 @@ class AddressSpaces:
                     index = word & (PAGE_WORDS - 1)
                     virtual = place.virtual + (index << LEVEL_SHIFT[place.level])
                     self._entry(word, place.level, virtual, self._asid(place.root), follow=True)
-        types = self._index.layout.cap_types
-        mapped = {types[name] for name in (*TABLE_NAMES, _FRAME)}
+        mapped = self._index.mapped_types
         for key in delta.members:
             if key & 31 in mapped:
                 for mapping in self._index.mappings.get(key >> 5, ()):
@@ -84,9 +90,20 @@ class AddressSpaces:
             pool = words[start : start + entries]
             for low in pool.nonzero()[0].tolist():
                 self.asids[number * entries + low] = layout.physical(int(pool[low]))
-        if len(set(self.asids.values())) != len(self.asids):
-            raise Unclear("an address space with two ASIDs")
-        self._fresh = {asid for asid, root in self.asids.items() if index.asids.get(asid) != root}
+
+    def _change_asids(self, changed: list[int]) -> None:
+        """Words of the snapshot's pools that changed."""
+        index, words, layout = self._index, self._delta.ram.words, self._index.layout
+        self.asids = index.asids.copy()
+        for number, address in index.pools.items():
+            first = index.word_of(address)
+            for word in changed:
+                if 0 <= word - first < self._entries:
+                    asid = number * self._entries + word - first
+                    if root := int(words[word]):
+                        self.asids[asid] = layout.physical(root)
+                    else:
+                        self.asids.pop(asid, None)
 
     def _pool(self, first: int, address: int) -> None:
         delta = self._delta
@@ -109,7 +126,7 @@ class AddressSpaces:
             if key & 31 == types["page_global_directory_cap"]:
                 if asid := self._asid(place):
                     wanted.add(asid)
-            elif key & 31 == types["asid_pool_cap"] and self.asids is index.asids:
+            elif key & 31 == types["asid_pool_cap"] and roles.POOLS not in delta.words:
                 for number, address in index.pools.items():
                     if address == place:
                         self._pool(number * self._entries, place)
@@ -135,7 +152,7 @@ class AddressSpaces:
         """unique_table_refs, valid_table_caps."""
         delta, index = self._delta, self._index
         decoder, ram = index.decoder, self._ram
-        types = {index.layout.cap_types[name] for name in TABLE_NAMES}
+        types = index.table_types
         keys = [key for key in delta.members if key & 31 in types]
         for key in keys:
             caps = [delta.cap(slot) for slot in delta.members[key]]
