@@ -14,27 +14,27 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fuzz.bench_checks import check_costs
 from fuzz.bench_worlds import world_rates
 from fuzz.campaign import Campaign, CampaignSettings, run_campaign, usable_cores
+from fuzz.metrics import Metric
 from fuzz.mutators import TypedMutator
 from fuzz.normal_mix import TARGET as NORMAL_TARGET
 from fuzz.normal_mix import normal_programs
 from fuzz.shapes import shapes_of
 from fuzz.statistics import CallStatistics, Totals
 from fuzz.targets import DEFAULT_TARGET, load_target
-from fuzz.world_cost import MOST, world_costs, worst_of_groups
+from fuzz.world_cost import world_costs, worst_of_groups
 from harness.build.artefacts import Artefacts
 from harness.build.system import build
 from harness.configs import load_config
 from harness.errors import EnvironmentFailure, MachineError
 from harness.execution.executor import Executor
 from harness.execution.observation import Outcome
-from harness.findings.judge import Judge
 from harness.machine.boot import Stage
 from harness.machine.qemu import Qemu, QemuSettings
 from harness.programs.interfaces import Interface
@@ -43,88 +43,16 @@ from harness.programs.program import Program
 from harness.protocol import CALL_BYTES, EXCHANGE, MAXIMUM_CALLS
 
 PROGRAMS = 256
+STRICT_PROGRAMS = 4096
+"""Different programs where states that were judged before cost less."""
 CALLS = 16
 NORMAL_CALLS = 8
 """Calls of each program of the normal world."""
 MUTATIONS = 5000
 LONG_REPETITIONS = 200
 LONG_PROGRAM = Path(__file__).with_name("long_program.yaml")
-MANY_OBJECTS = Path(__file__).with_name("thousand_objects.yaml")
 SLICE = 0.25
 """Seconds of one turn where two rates are measured in turns."""
-WORLD = "world"
-AT_LEAST = {
-    "executions_per_second": 6000.0,
-    "invocations_per_second": 100_000.0,
-    "smc_per_second": 100_000.0,
-    "success_rate": 0.5,
-    "workers2_speedup": 1.8,
-    "normal_world_executions_per_second": 3000.0,
-    "dispatcher_round_trips_per_second": 40_000.0,
-    "dispatcher_round_trips_el2_per_second": 20_000.0,
-}
-AT_MOST = {
-    "restore_us": 50.0,
-    "coverage_overhead": 1.3,
-    "check_ms": 10.0,
-    "world_check_ms": 1.0,
-    "check_ms_1000_objects": 50.0,
-    "mutation_us": 100.0,
-    "boot_seconds": 1.0,
-    "world_tag_map": MOST,
-    "world_tag_unmap": MOST,
-    "world_tag_retype": MOST,
-    "world_tag_ipc": MOST,
-}
-"""What a metric has to be on a two-core machine without other load; the report says where it is not."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One measurement; `ratio` is value over baseline."""
-
-    name: str
-    value: float
-    unit: str
-    baseline: float | None = None
-    meaning: str = ""
-    """What the baseline is."""
-
-    @property
-    def ratio(self) -> float | None:
-        """Value over baseline; None without one."""
-        return self.value / self.baseline if self.baseline else None
-
-    @property
-    def target(self) -> str:
-        """What the value has to be, and whether it is missed; empty where nothing is asked for."""
-        if (least := AT_LEAST.get(self.name)) is not None:
-            return f">= {_number(least)}" + ("" if self.value >= least else ", missed")
-        if (most := AT_MOST.get(self.name)) is not None:
-            return f"<= {_number(most)}" + ("" if self.value <= most else ", missed")
-        return ""
-
-    def to_json(self) -> dict[str, Any]:
-        """What `bench --json` writes for it."""
-        return {
-            "name": self.name,
-            "value": self.value,
-            "unit": self.unit,
-            "baseline": self.baseline,
-            "ratio": self.ratio,
-            "baseline_is": self.meaning,
-            "target": self.target,
-        }
-
-    def row(self) -> tuple[str, ...]:
-        """Cells of its row in the table."""
-        ratio = "" if self.ratio is None else f"{self.ratio:.3g}"
-        baseline = "" if self.baseline is None else _number(self.baseline)
-        return self.name, _number(self.value), self.unit, self.target, baseline, ratio, self.meaning
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def mix_programs(interface: Interface, count: int = PROGRAMS, seed: int = 1) -> list[bytes]:
@@ -175,11 +103,12 @@ class Bench:
         *,
         target: str = DEFAULT_TARGET,
         workers: int = 1,
-        mix: bool = True,
+        mix: Sequence[bytes] | None = None,
         coverage: bool = True,
         seconds: float = 0.0,
+        strict: bool = False,
     ) -> Campaign:
-        """A campaign in its default settings, which runs the mix, or what the mutators make of it."""
+        """A campaign in its default settings, which runs the mix, other programs, or (none) what the mutators make."""
         with tempfile.TemporaryDirectory(prefix="bothworlds-bench-") as directory:
             return run_campaign(
                 CampaignSettings(
@@ -189,7 +118,8 @@ class Bench:
                     seconds=(seconds or self.seconds) + 2.0,  # the process and the machine come up in it, too
                     workers=workers,
                     coverage=coverage,
-                    mix=tuple(self.programs) if mix else (),
+                    strict=strict,
+                    mix=tuple(self.programs if mix is None else mix),
                 )
             )
 
@@ -208,8 +138,11 @@ class Bench:
             Metric("executions_per_second_over_new_machine", rate, "1/s", new, "a new QEMU for each program"),
         ]
         self._tell("what the mutators make")
-        free = self.campaign(mix=False)
+        free = self.campaign(mix=())
         metrics.append(Metric("campaign_executions_per_second", free.rate, "1/s", rate, "the fixed mix"))
+        self._tell("every invariant after every program")
+        strict = self.campaign(strict=True, mix=mix_programs(self.interface, STRICT_PROGRAMS))
+        metrics.append(Metric("strict_executions_per_second", strict.rate, "1/s", rate, "without --strict"))
         cores = usable_cores()
         if len(cores) > 1:
             self._tell("two workers")
@@ -326,25 +259,6 @@ class Bench:
         observation = executor.run(program, repetitions=LONG_REPETITIONS)
         return _performed(executor)[0] / observation.seconds
 
-    def checks(self) -> list[Metric]:
-        """What it costs to judge."""
-        self._tell("judging")
-        whole, world = [], []
-        with self.executor() as executor:
-            judge = Judge.of(executor)
-            for program in self.programs[:64]:
-                observation = executor.run(program)
-                if observation.status is not Outcome.DONE:
-                    continue
-                whole.append(judge.check(observation).seconds * 1000)
-                world.append(judge.checker.check(executor.memory, observation, families=[WORLD]).seconds * 1000)
-            many = self.check_many(executor, judge)
-        return [
-            Metric("check_ms", statistics.median(whole), "ms", statistics.median(world), "the world family alone"),
-            Metric("world_check_ms", statistics.median(world), "ms", statistics.median(whole), "all invariants"),
-            Metric("check_ms_1000_objects", many, "ms", statistics.median(whole), "the states of the mix"),
-        ]
-
     def world_tag(self) -> list[Metric]:
         """What the world tag adds to the kernel's instructions: counts, the same on any machine."""
         self._tell("instructions with and without the world tag")
@@ -374,14 +288,11 @@ class Bench:
         name = "normal_world_executions_per_second"
         return [Metric(name, campaign.rate, "1/s", alone, "the executor alone")]
 
-    def check_many(self, executor: Executor, judge: Judge) -> float:
-        """Milliseconds for all invariants on the state that `thousand_objects.yaml` leaves behind."""
-        observation = executor.run(Program.load(MANY_OBJECTS, self.interface).to_bytes())
-        seconds = [judge.check(observation) for _ in range(16)]
-        made = len(judge.checker.state(executor.memory, observation).caps) - len(judge.checker.snapshot.caps)
-        if made < 1000:
-            raise EnvironmentFailure(f"{MANY_OBJECTS}: the program made {made} objects, not a thousand")
-        return statistics.median(report.seconds for report in seconds) * 1000
+    def checks(self) -> list[Metric]:
+        """What it costs to judge."""
+        self._tell("judging")
+        with self.executor() as executor:
+            return check_costs(executor, self.interface, self.programs)
 
     def mutations(self) -> list[Metric]:
         """What a typed mutation costs, on programs of the mix."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.bench import MANY_OBJECTS
+from fuzz.bench_checks import MANY_OBJECTS
 from harness import cli
 from harness.build.artefacts import PROJECT
 from harness.execution.executor import Executor

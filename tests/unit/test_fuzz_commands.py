@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fuzz import bench, planted, progress
+from fuzz import metrics, planted, progress
 from fuzz.campaign import Campaign, CampaignSettings, FindingSummary
 from fuzz.commands import app
 from fuzz.commands.options import write_json
@@ -111,12 +111,12 @@ def test_a_planted_bug_is_caught_by_its_invariant_only(tmp_path: Path) -> None:
 
 
 def test_a_metric_stands_beside_its_baseline() -> None:
-    metric = bench.Metric("restore_us", 20.0, "us", 100.0, "all")
+    metric = metrics.Metric("restore_us", 20.0, "us", 100.0, "all")
     assert metric.to_json() | {"ratio": 0.2} == metric.to_json() and metric.row()[5] == "0.2"
-    assert metric.target == "<= 50" and bench.Metric("restore_us", 51.0, "us").target == "<= 50, missed"
-    assert bench.Metric("success_rate", 0.4, "of calls").target == ">= 0.5, missed"
-    assert bench.Metric("check_us_per_execution", 1.0, "us").target == ""
-    assert bench.Metric("success_rate", 0.5, "of calls").to_json()["ratio"] is None
+    assert metric.target == "<= 50" and metrics.Metric("restore_us", 51.0, "us").target == "<= 50, missed"
+    assert metrics.Metric("success_rate", 0.4, "of calls").target == ">= 0.5, missed"
+    assert metrics.Metric("check_us_per_execution", 1.0, "us").target == ""
+    assert metrics.Metric("success_rate", 0.5, "of calls").to_json()["ratio"] is None
 
 
 @pytest.mark.parametrize(
