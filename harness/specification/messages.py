@@ -77,9 +77,11 @@ class MessageOracle:
         self._waiting = self._sent_before(snapshot)
 
     def _sent_before(self, snapshot: KernelState) -> list[Message]:
-        """What the threads that wait in the snapshot send, or have sent and would send again."""
+        """What the threads that wait in the snapshot send, or have sent and would send again; faults left out."""
         threads = snapshot.threads
-        waiting = threads.in_state("BlockedOnSend", "BlockedOnReply")
+        faults = self._layout.union("seL4_Fault")
+        fault = faults.tag.of_word(threads.member("tcbFault", faults.tag.word))
+        waiting = threads.in_state("BlockedOnSend", "BlockedOnReply") & (fault == faults.values["NullFault"])
         info, *words = (threads.member("tcbArch", number)[waiting] for number in range(1, 2 + MESSAGE_REGISTERS))
         return [self._sent(int(row[0]), tuple(map(int, row[1:]))) for row in zip(info, *words, strict=True)]
 

@@ -144,7 +144,7 @@ class AnswerOracle:
         wanted = expected(invocation, self._label_name(call.info >> _LABEL_SHIFT & _LABEL))
         if wanted.answer is None or len(wanted.answer.details) <= MESSAGE_REGISTERS:
             return wanted
-        if self._has_buffer(memory, thread, call.victim):
+        if self._has_buffer(memory, thread, call.victim, rights=(_READ_WRITE,)):
             return wanted
         # What does not fit into registers is lost.
         return Expected(Answer(wanted.answer.error, wanted.answer.details[:MESSAGE_REGISTERS]), wanted.rule)
@@ -163,10 +163,15 @@ class AnswerOracle:
             return Answer(CAP_FAULT, (pointer, 0, found.words[0]))
         return found[0]
 
-    def _has_buffer(self, memory: Memory, thread: int, victim: int) -> bool:
-        """Whether the kernel finds an IPC buffer; NotCoveredError if it is not the one that the victim writes."""
+    def _has_buffer(
+        self, memory: Memory, thread: int, victim: int, rights: Sequence[int] = (_READ_ONLY, _READ_WRITE)
+    ) -> bool:
+        """Whether the kernel finds an IPC buffer; NotCoveredError if it is not the one that the victim writes.
+
+        For an answer it needs both `rights`.
+        """
         cap = self._thread_slot(memory, thread, "tcbBuffer").cap
-        if cap.type != "frame_cap" or cap.field("capFVMRights") not in (_READ_ONLY, _READ_WRITE):
+        if cap.type != "frame_cap" or cap.field("capFVMRights") not in rights:
             return False
         address = memory.word(thread + self._layout.tcb_offset + self._layout.struct("tcb")["tcbIPCBuffer"].offset)
         own = self._pages[victim]
