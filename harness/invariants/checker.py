@@ -108,7 +108,7 @@ class Checker:
     `snapshot_memory` is the state that every program starts from: what must never change is taken
     from it. `interface` lets smc_authority compare SMCs with a program's calls; without it they are
     not judged. `firmware_elf` lets el3_untouched compare the firmware's constants where memory holds
-    them. With both of them the two-worlds family is judged, too, where the config has a normal world.
+    them, and the two-worlds family, where the config has a normal world, the registers; with both, calls, too.
 
     Raises ImageError if the snapshot holds no kernel state of this layout.
     """
@@ -142,9 +142,10 @@ class Checker:
         self._until_answers = ANSWERS_EVERY
         self.worlds: TwoWorlds | None = None
         self.trusted_os: TrustedOsThreads | None = None
-        if config.normal_world is not None and interface is not None and firmware_elf is not None:
+        if config.normal_world is not None and firmware_elf is not None:
             self.worlds = TwoWorlds(config, config.normal_world, Elf(firmware_elf), interface, snapshot_memory)
-            self.trusted_os = TrustedOsThreads(self.snapshot, interface)
+            if interface is not None:
+                self.trusted_os = TrustedOsThreads(self.snapshot, interface)
         self.facts = self._facts(firmware_elf)
         self._changes = WorldChanges(self.snapshot, self.regions, self.facts)
         self._novelty = Novelty(self.snapshot)

@@ -23,7 +23,7 @@ from harness.invariants.definitions import Context, Judgement, invariant
 from harness.invariants.world_interrupts import InterruptCall, judge_interrupts
 from harness.kernel_state.elf import Elf
 from harness.kernel_state.memory import MemoryImage, Ram, contains, read_optional
-from harness.programs.encodings import Decoder, records
+from harness.programs.encodings import Decoded, Decoder, records
 from harness.programs.interfaces import Interface
 from harness.programs.normal_registers import GENERAL, VECTOR_HALVES, pattern, register_names, system_registers
 from harness.protocol import CallState
@@ -72,28 +72,39 @@ class _Access:
 class TwoWorlds:
     """What the family knows of one machine; `snapshot` is the memory that every program starts from.
 
-    Raises ImageError if that memory does not hold the firmware's data.
+    Without an `interface` no calls are judged; no live registers if the firmware, a user's own, does not keep them, or
+    the memory does not hold its data.
     """
 
     def __init__(
-        self, config: MachineConfig, normal: NormalWorld, firmware: Elf, interface: Interface, snapshot: MemoryImage
+        self,
+        config: MachineConfig,
+        normal: NormalWorld,
+        firmware: Elf,
+        interface: Interface | None,
+        snapshot: MemoryImage,
     ) -> None:
         self._config = config
-        self._decoder = Decoder(interface)
+        self._decoder = Decoder(interface) if interface is not None else None
         self._view = ControllerView(config, normal)
         self._normal = normal
-        kinds = [_KINDS.get(call.name, _OTHER) for call in interface.calls]
-        self._kinds = np.array(kinds, np.uint8)
-        self._kinds[: interface.first_normal_call] = 0
+        self._kinds = np.zeros(1, np.uint8)
+        if interface is not None:
+            self._kinds = np.array([_KINDS.get(call.name, _OTHER) for call in interface.calls], np.uint8)
+            self._kinds[: interface.first_normal_call] = 0
         self._names = register_names(normal.level)
         self._memory = normal.memory
         self.scr = frozenset({_SCR_SECURE, _scr_normal(normal)})
         """SCR_EL3 as either world must have it."""
         self._registers = bank(config)
         self._size = self._registers[-1].offset + self._registers[-1].size
-        self._live = firmware.symbols[LIVE_BANK].address
+        symbol = firmware.symbols.get(LIVE_BANK)
+        self._live = symbol.address if symbol is not None else -1
         self._account = config.firmware_ram.base + protocol.WORLDS_OFFSET
-        self._start = self._bank(snapshot.read(self._live, self._size))
+        start = self._live_bank(snapshot)
+        if start is None:
+            self._live = -1
+        self._start = self._bank(start or bytes(self._size))
         self._patterns = {pattern(index): self._names[index] for index in range(GENERAL + VECTOR_HALVES)}
         self._foreign = {entry.name: entry.pattern for entry in system_registers(normal.level) if entry.pattern}
         for name in _NOT_SWITCHED:
@@ -121,6 +132,9 @@ class TwoWorlds:
         place = {register.name: register.offset // 8 for register in self._registers}
         self._scr, self._elr = place["scr_el3"], place["elr_el3"]
 
+    def _live_bank(self, memory: MemoryImage) -> bytes | None:
+        return read_optional(memory, self._live, self._size) if self._live >= 0 else None
+
     def _bank(self, data: bytes) -> dict[str, int]:
         return {
             register.name: int.from_bytes(data[register.offset : register.offset + register.size], "little")
@@ -137,11 +151,15 @@ class TwoWorlds:
             np.frombuffer(program, np.uint8)[:: protocol.CALL_BYTES] % len(self._kinds)
         ]
 
+    def _decode(self, rows: list[bytes], index: int) -> Decoded:
+        assert self._decoder is not None  # nobody asks without an interface: all calls are of kind 0 then
+        return self._decoder.decode_call(rows, index)
+
     def _access(self, rows: list[bytes], index: int) -> _Access:
         """Of a load or store; remembered by its record."""
         known = self._accesses.get(rows[index])
         if known is None:
-            decoded = self._decoder.decode_call(rows, index)
+            decoded = self._decode(rows, index)
             offset, width = decoded.words[:2]
             address = (decoded.target + offset) & ((1 << 64) - width)
             region = self._config.region_at(address)
@@ -170,7 +188,7 @@ class TwoWorlds:
                 indices = [more[1] >> 8 * n & 0xFF for n in range(min(changed, _SHOWN))]
                 names = [self._names[i - 1] if 0 < i <= len(self._names) else f"register {i - 1}" for i in indices]
                 values = dict(zip(names, map(hex, more[2 : 2 + _VALUES]), strict=False))
-                function = hex(self._decoder.decode_call(rows, index).words[0])
+                function = hex(self._decode(rows, index).words[0])
                 judgement.fail(
                     f"call {index}: after SMC {function} {changed} registers of the normal world are changed that "
                     f"are no results: {', '.join(names)}",
@@ -280,7 +298,7 @@ class TwoWorlds:
             if kind == _SMC:
                 yield InterruptCall(index, results[index])
             elif kind == _INTERRUPT:
-                line, waits = self._decoder.decode_call(rows, index).words
+                line, waits = self._decode(rows, index).words
                 yield InterruptCall(index, results[index], line, bool(waits))
             elif kind >= _LOAD:
                 region = self._access(rows, index).region
@@ -291,16 +309,8 @@ class TwoWorlds:
 
     def clean(self, memory: MemoryImage, observation: Any, ram: Ram) -> bool:
         """Whether there is nothing to see, as far as it can be told quickly."""
-        live = np.frombuffer(memory.read(self._live, self._size), np.uint64)
-        if live[self._scr] & _SCR_NS:
-            if not self._memory.base <= live[self._elr] < self._memory.end:
-                return False
-        elif (
-            self._memory.base <= live[self._elr] < self._memory.end
-            or (live != self._expected)[self._constant].any()
-            or ((live == self._unwanted) & (live != 0)).any()
-            or contains(self._ordered, live[self._general]).any()
-        ):
+        data = self._live_bank(memory)
+        if data is not None and not self._live_clean(np.frombuffer(data, np.uint64)):
             return False
         numbers = observation.changed_words
         if numbers is None or contains(self._kept, ram.words[numbers]).any():
@@ -315,9 +325,20 @@ class TwoWorlds:
             self.judge_interrupts(memory, observation, judgement)
         return not judgement.broken
 
+    def _live_clean(self, live: Words) -> bool:
+        inside = self._memory.base <= live[self._elr] < self._memory.end
+        if live[self._scr] & _SCR_NS:
+            return bool(inside)
+        return not (
+            inside
+            or (live != self._expected)[self._constant].any()
+            or ((live == self._unwanted) & (live != 0)).any()
+            or contains(self._ordered, live[self._general]).any()
+        )
+
     def judge_leaks(self, memory: MemoryImage, observation: Any, ram: Ram, judgement: Judgement) -> None:
         """All that tells of registers."""
-        data = read_optional(memory, self._live, self._size)
+        data = self._live_bank(memory)
         if data is not None:
             self.judge_live(data, judgement)
         if observation is None:
