@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fuzz.campaign import CampaignSettings, run_campaign
 from fuzz.mutators import TypedMutator
 from fuzz.shapes import shapes_of
 from fuzz.targets import load_target
 from harness import protocol
 from harness.build.artefacts import PROJECT, Artefacts
 from harness.build.system import build
+from harness.cli import execute
 from harness.configs import Level
+from harness.errors import InputError
 from harness.execution.executor import Executor
 from harness.execution.observation import Observation, Outcome
 from harness.findings.reproduce import flash_with
@@ -238,3 +242,26 @@ def test_at_el2_registers_of_el2_come_back_too(two_worlds: Artefacts) -> None:
         assert {int(error) >> 26 for error in faults["error"]} == {READ_ABORT >> 26}
         assert {int(error) & 0x3F for error in faults["error"]} == {READ_ABORT & 0x3F}
         assert not machine.audit()
+
+
+def test_a_campaign_reaches_the_trusted_os(two_worlds: Artefacts, tmp_path: Path) -> None:
+    settings = CampaignSettings(
+        two_worlds, tmp_path, target="normal-world-smc", runs=250, seconds=60, workers=1, seed=3
+    )
+    result = json.loads(json.dumps(run_campaign(settings).to_json()))
+    assert result["findings"] == [] and result["unreachable_but_hit"] == []
+    assert all(result["coverage"][name]["blocks_hit"] > 150 for name in ("kernel", "firmware", "trusted-os"))
+    assert result["labels"]["NormalSMC"]["attempted"] > 250
+
+
+def test_a_target_without_its_world_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    assert execute(["fuzz", "normal-world-smc", "--config", "spanning-el1", "--out", out]) == InputError.exit_code
+    said = capsys.readouterr()
+    assert "--config spanning-el1: it has nothing that target 'normal-world-smc' aims at" in said.out + said.err
+
+
+def test_run_takes_the_config_that_a_program_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["run", str(EXAMPLES / "confined.yaml")]) == 0
+    said = capsys.readouterr().out
+    assert "abort at 0xe000000, ESR 0x96000010" in said and "nothing wrong was found" in said
