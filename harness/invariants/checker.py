@@ -22,6 +22,7 @@ from harness.invariants import (  # noqa: F401 (they register their invariants)
     irq,
     liveness,
     messages,
+    normal_answers,
     objects,
     smc_results,
     threads,
@@ -47,6 +48,7 @@ from harness.kernel_state.memory import MemoryImage, Ram, read_optional
 from harness.kernel_state.state import KernelState
 from harness.programs.interfaces import Interface
 from harness.specification.messages import MessageOracle
+from harness.specification.normal_world.oracle import NormalOracle
 from harness.specification.oracle import AnswerOracle
 
 Array = np.ndarray[Any, Any]
@@ -139,6 +141,9 @@ class Checker:
             threads = [victim.thread for victim in self.smc.victims]
             self.answers = AnswerOracle(self.snapshot, interface, threads)
             self.messages = MessageOracle(self.snapshot, interface, threads)
+        self.normal: NormalOracle | None = None
+        if interface is not None and config.normal_world is not None:
+            self.normal = NormalOracle(config, config.normal_world, interface, snapshot_memory)
         self._until_answers = ANSWERS_EVERY
         self.worlds: TwoWorlds | None = None
         self.trusted_os: TrustedOsThreads | None = None
@@ -207,6 +212,7 @@ class Checker:
             self.worlds,
             self.messages,
             self.trusted_os,
+            self.normal,
         )
 
     def check(self, memory: MemoryImage, observation: Any = None, families: Iterable[str] | None = None) -> CheckReport:
@@ -282,6 +288,8 @@ class Checker:
                 self.smc.judge_entries(log_entries(report, logged), observation.results, program, judgement)
                 result.judged = {**result.judged, "smc_authority": self._judged["smc_authority"] + judgement.judged}
                 result.add("smc_authority", judgement)
+        if self.normal is not None:
+            result.add(normal_answers.ID, normal_answers.judge(self.normal, memory, observation))
         self._compare_answers(memory, observation, answers, result)
         result.seconds = time.perf_counter() - start
         return result

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness.invariants.trusted_os import TrustedOsThreads
     from harness.invariants.two_worlds import TwoWorlds
     from harness.specification.messages import MessageOracle
+    from harness.specification.normal_world.oracle import NormalOracle
     from harness.specification.oracle import AnswerOracle
 
 MAXIMUM_VIOLATIONS = 16
@@ -162,6 +163,7 @@ class Context:
     worlds: TwoWorlds | None = None
     messages: MessageOracle | None = None
     trusted_os: TrustedOsThreads | None = None
+    normal: NormalOracle | None = None
 
 
 Check = Callable[[Context], Judgement]
