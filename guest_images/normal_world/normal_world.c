@@ -16,6 +16,7 @@
 #define SOFTWARE_LINES 16
 
 #define RPC_FOREIGN_INTERRUPT 0xffff0004ul
+#define REQUEST (~0ul) /* in place of an SMC's immediate */
 #define HASH_START 0xcbf29ce484222325ul
 #define HASH_FACTOR 0x100000001b3ul
 #define SHOWN_INDICES 8 /* of registers that came back changed */
@@ -36,6 +37,7 @@ static word given[GIVEN_REGISTERS];   /* what the next SMC's registers hold */
 static half is_given;                 /* a bit each */
 static word during_next_call;         /* an interrupt is pending, to be taken in the secure world first */
 static word answers[RESULT_REGISTERS];
+static word vectors[VECTOR_HALVES] __attribute__((aligned(16))); /* what q0-q31 held after the last SMC */
 static word message;                  /* where the last message of a call lies, or 0 */
 static word sessions[REMEMBERED_SESSIONS], opened;
 
@@ -147,11 +149,12 @@ static void note_difference(struct differences *d, word index, word value)
     d->count++;
 }
 
-static void compare(struct differences *d, const word *before, const word *after, const word *vectors)
+/* Registers below xfirst hold results. */
+static void compare(struct differences *d, const word *before, const word *after, word first)
 {
     word system[SYSTEM_REGISTERS];
     read_system(system);
-    for (word i = RESULT_REGISTERS; i < GENERAL_REGISTERS; i++)
+    for (word i = first; i < GENERAL_REGISTERS; i++)
         if (after[i] != before[i])
             note_difference(d, i, after[i]);
     for (word i = 0; i < VECTOR_HALVES; i++)
@@ -164,9 +167,18 @@ static void compare(struct differences *d, const word *before, const word *after
         }
 }
 
+static void show_differences(const struct differences *d, volatile byte *result)
+{
+    volatile word *more = (volatile word *)(result + BW_RESULT_RESERVED);
+    *(volatile word *)(result + BW_RESULT_INFO) = d->count;
+    more[0] = d->count ? d->digest : 0;
+    more[1] = d->indices;
+    for (word i = 0; i < SHOWN_VALUES; i++)
+        more[2 + i] = d->values[i];
+}
+
 static void monitor_call(const struct decoded *d, volatile byte *result)
 {
-    static word vectors[VECTOR_HALVES] __attribute__((aligned(16)));
     word x[GENERAL_REGISTERS], before[GENERAL_REGISTERS], interrupts = exceptions.interrupts;
     for (word i = 0; i < GENERAL_REGISTERS; i++) {
         word value = i < 8 ? resolve(d->words[i]) : general_patterns[i];
@@ -178,7 +190,7 @@ static void monitor_call(const struct decoded *d, volatile byte *result)
     word brings_message = note_message(x);
     call_monitor(x, vectors, d->words[8], vector_patterns, !during_next_call);
     struct differences differences = {.digest = HASH_START};
-    compare(&differences, before, x, vectors);
+    compare(&differences, before, x, RESULT_REGISTERS);
     if (during_next_call)
         take_interrupts();
     during_next_call = 0;
@@ -188,15 +200,11 @@ static void monitor_call(const struct decoded *d, volatile byte *result)
         note_session(x[0]);
 
     interrupts = exceptions.interrupts - interrupts;
-    *(volatile word *)(result + BW_RESULT_INFO) = differences.count;
     *(volatile word *)(result + BW_RESULT_BADGE) = interrupts ? interrupts << 16 | exceptions.line : 0;
-    volatile word *mr = (volatile word *)(result + BW_RESULT_MR), *more = (volatile word *)(result + BW_RESULT_RESERVED);
+    volatile word *mr = (volatile word *)(result + BW_RESULT_MR);
     for (word i = 0; i < BW_RESULT_REGISTERS; i++)
         mr[i] = x[i];
-    more[0] = differences.count ? differences.digest : 0;
-    more[1] = differences.indices;
-    for (word i = 0; i < SHOWN_VALUES; i++)
-        more[2 + i] = differences.values[i];
+    show_differences(&differences, result);
 }
 
 /* 0, 1 if the program refuses it, 2 if it faulted */
@@ -223,11 +231,30 @@ static void make_pending(word line)
         controller_store(GICD_BASE + GICD_ISPENDR + line / 32 * 4, 4, 1u << line % 32);
 }
 
-/* A line of its own, or by EL3 one of the secure world, which interrupts it at once. */
-static void interrupt(word line, word next_call)
+/* EL3 makes a line of the secure world pending. It comes at the next instruction, with a pattern in every register. */
+static void interrupt_by_secure(word line, volatile byte *result)
+{
+    word x[GENERAL_REGISTERS], before[GENERAL_REGISTERS];
+    for (word i = 0; i < GENERAL_REGISTERS; i++)
+        x[i] = general_patterns[i];
+    x[0] = COMMAND_PAGE(BW_EXCHANGE_NONCE);
+    x[1] = BW_REQUEST_INTERRUPT;
+    x[2] = line;
+    x[3] = 1; /* once */
+    x[4] = 0; /* interrupts stay as they are */
+    for (word i = 0; i < GENERAL_REGISTERS; i++)
+        before[i] = x[i];
+    call_monitor(x, vectors, REQUEST, vector_patterns, 0);
+    struct differences differences = {.digest = HASH_START};
+    compare(&differences, before, x, 1);
+    show_differences(&differences, result);
+}
+
+/* A line of its own, or one of the secure world, which interrupts it at once. */
+static void interrupt(word line, word next_call, volatile byte *result)
 {
     if (!(own_lines[line / 32 % (sizeof(own_lines) / sizeof *own_lines)] >> line % 32 & 1)) {
-        ask_el3(COMMAND_PAGE(BW_EXCHANGE_NONCE), BW_REQUEST_INTERRUPT, line, 1, 0);
+        interrupt_by_secure(line, result);
         return;
     }
     make_pending(line);
@@ -287,7 +314,7 @@ void perform(const struct decoded *d, word self, volatile byte *result)
         put(d->target + MESSAGE_ORIGIN, d->words[5] << 32);
         break;
     case ACTION_NORMAL_INTERRUPT:
-        interrupt(d->words[0], d->words[1]);
+        interrupt(d->words[0], d->words[1], result);
         interrupts = exceptions.interrupts - interrupts;
         mr[0] = interrupts;
         mr[1] = interrupts ? exceptions.line : 0;

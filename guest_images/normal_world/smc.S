@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* An SMC with every register given, and every register seen afterwards. */
+/* An SMC, or a request to EL3, with every register given, and every register seen afterwards. */
 #include "assembly.h"
 
 /* Store or load (the operation) the pairs x2-x29 of an array of x0-x30. */
@@ -32,7 +32,7 @@
 .endm
 
         .text
-/* x0: x0-x30; x1: where q0-q31 go; x2: immediate; x3: patterns of q0-q31; x4: whether interrupts are open meanwhile */
+/* x0: x0-x30; x1: where q0-q31 go; x2: immediate, or -1 for a request; x3: patterns of q0-q31; x4: whether interrupts are open meanwhile */
 function call_monitor
         stp     x19, x20, [sp, #-128]!
         stp     x21, x22, [sp, #16]
@@ -50,7 +50,10 @@ function call_monitor
         ldp     x0, x1, [x0]
         b.lo    2f
         b.eq    3f
+        b.lt    5f
         smc     #0xffff
+        b       4f
+5:      msr     pmcr_el0, x0
         b       4f
 2:      smc     #0
         b       4f

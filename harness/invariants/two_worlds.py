@@ -177,7 +177,7 @@ class TwoWorlds:
         """What the normal world saw: registers that came back changed and are no results."""
         rows, kinds = self._calls(memory, observation)
         results = observation.results
-        for index in np.flatnonzero(kinds == _SMC).tolist():
+        for index in np.flatnonzero((kinds == _SMC) | (kinds == _INTERRUPT)).tolist():
             result = results[index]
             if result["state"] != CallState.DONE:
                 continue
@@ -188,13 +188,14 @@ class TwoWorlds:
                 indices = [more[1] >> 8 * n & 0xFF for n in range(min(changed, _SHOWN))]
                 names = [self._names[i - 1] if 0 < i <= len(self._names) else f"register {i - 1}" for i in indices]
                 values = dict(zip(names, map(hex, more[2 : 2 + _VALUES]), strict=False))
-                function = hex(self._decode(rows, index).words[0])
+                number = self._decode(rows, index).words[0]
+                what = f"SMC {number:#x}" if kinds[index] == _SMC else f"an interrupt of line {number}"
                 judgement.fail(
-                    f"call {index}: after SMC {function} {changed} registers of the normal world are changed that "
+                    f"call {index}: after {what} {changed} registers of the normal world are changed that "
                     f"are no results: {', '.join(names)}",
                     _kind(names[0]),
                     call=index,
-                    function=function,
+                    after=what,
                     registers=names,
                     values=values,
                 )
@@ -316,7 +317,7 @@ class TwoWorlds:
         if numbers is None or contains(self._kept, ram.words[numbers]).any():
             return False
         _, kinds = self._calls(memory, observation)
-        if observation.results["info"][kinds == _SMC].any():
+        if observation.results["info"][(kinds == _SMC) | (kinds == _INTERRUPT)].any():
             return False
         judgement = Judgement()
         if (kinds >= _LOAD).any():
