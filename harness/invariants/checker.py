@@ -18,6 +18,7 @@ from harness.configs import MachineConfig
 from harness.errors import BothworldsError, ImageError, InputError
 from harness.invariants import (  # noqa: F401 (they register their invariants)
     cdt,
+    effects,
     ipc,
     irq,
     liveness,
@@ -323,6 +324,8 @@ class Checker:
             known = not its_turn
             result.add(wrong_answers.ID, wrong_answers.compare(self.answers, program, observation, known=known))
             result.add(smc_results.ID, smc_results.compare(self.smc, program, observation))
+            if program and (ram := self._ram(memory)) is not None:
+                result.add(effects.ID, effects.compare(self.answers, program, observation, ram))
             if self.messages is not None:
                 result.add(messages.ID, messages.compare(self.messages, program, observation))
 

@@ -22,6 +22,7 @@ from harness.programs.encodings import Decoded, Decoder, records
 from harness.programs.interfaces import Interface
 from harness.protocol import CallState
 from harness.specification.answers import CAP_FAULT, DONE, SUCCESS, Answer, LookupFailure, NotCoveredError
+from harness.specification.effects import unmet
 from harness.specification.invocations import Invocation, thread_of
 from harness.specification.lookups import resolve, translate
 from harness.specification.memory import Memory, Slot
@@ -323,6 +324,37 @@ class AnswerOracle:
             self.covered -= 1
             return None
         return self._difference(index, call, answer, question)
+
+    def effect(self, program: bytes, results: Any, changed: Any, ram: Ram) -> Difference | None:
+        """What the last call that a program made has not done, judged by the state that it left.
+
+        None if all is as it must be, or if nothing is said about that call.
+        """
+        rows, states = records(program), results["state"].tolist()
+        index = max((i for i, state in enumerate(states[: len(rows)]) if state != CallState.NOT_REACHED), default=-1)
+        if index < 0 or states[index] != CallState.DONE or int(results["error"][index]):
+            return None
+        words = frozenset(changed.tolist()) if changed is not None else None
+        call = self._decoder.decode_call(rows, index)
+        type_ = self.interface.calls[call.call]
+        if type_.action is not Action.INVOKE or self._disturbed(rows, states, words):
+            return None
+        memory, thread = Memory(self._layout, ram), self._threads[call.victim]
+        try:
+            slots = [self._lookup(memory, thread, pointer) for pointer in (call.target, *call.caps)]
+            found = [slot for slot in slots if isinstance(slot, Slot)]
+            if len(found) < len(slots):
+                return None
+            length = call.info & _LENGTH
+            invocation = Invocation(memory, thread, found[0], found[0].cap, length, call.words, tuple(found[1:]))
+            wrong = unmet(self._labels.get(call.info >> _LABEL_SHIFT & _LABEL, ""), invocation)
+        except (NotCoveredError, KeyError):
+            return None  # the way to what it was about is gone with the call, or leads elsewhere
+        if not wrong:
+            return None
+        victim = self.interface.population.victims[call.victim].name
+        evidence = {"call": index, "name": type_.name, "victim": victim, "words": [hex(word) for word in call.words]}
+        return Difference(f"call {index} ({victim}: {type_.name}) succeeded, and {wrong}", type_.name, evidence)
 
     def _repeated(self, rows: list[bytes], index: int) -> bool:
         """Whether an interrupt may have stopped a call that breaks no rule, which was then made in another state."""

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""effects: an invocation that succeeded has done what it is for, as the table of harness/specification says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.errors import BothworldsError
+from harness.invariants.definitions import Context, Judgement, invariant
+from harness.invariants.wrong_answers import ID as ANSWERS
+from harness.kernel_state.memory import Ram
+from harness.specification.oracle import AnswerOracle
+
+ID = "effects"
+
+
+def compare(oracle: AnswerOracle, program: bytes, observation: Any, ram: Ram) -> Judgement:
+    """Look for what the last invocation of a program must have done in the state that it left.
+
+    Raises a MachineError for an observation that is over.
+    """
+    judgement = Judgement(1)
+    difference = oracle.effect(program, observation.results, observation.changed_words, ram)
+    if difference is not None:
+        judgement.fail(difference.message, difference.label, **difference.evidence)
+    return judgement
+
+
+@invariant(ID, family=ANSWERS, reference="docs/specification.md")
+def effects(context: Context) -> Judgement:
+    """The last invocation of a program has done what it is for, if it succeeded."""
+    observation, oracle, authority = context.observation, context.answers, context.smc
+    if observation is None or oracle is None or authority is None:
+        return Judgement()
+    try:
+        program = authority.program_of(context.state.memory, observation.calls)
+        return compare(oracle, program, observation, context.state.ram) if program else Judgement()
+    except BothworldsError:
+        # The results are gone with the next program; the state is still there to be judged.
+        return Judgement()
