@@ -94,6 +94,7 @@ class Exchange:
     """
 
     message: int
+    parameter: int
     smc: int
     interrupt: int
     change: int

@@ -28,6 +28,7 @@ def exchange_of(interface: Interface, weight: float) -> Exchange | None:
     targets, arguments = (fits.selectors(kind, pages) for kind in ("normal_shared", "normal_argument"))
     return Exchange(
         numbers[Action.NORMAL_MESSAGE],
+        numbers[Action.NORMAL_PARAMETER],
         numbers[Action.NORMAL_SMC],
         numbers[Action.NORMAL_INTERRUPT],
         numbers[Action.NORMAL_CHANGE],
@@ -44,6 +45,7 @@ class ExchangeMaker:
 
     def __init__(self, exchange: Exchange, maker: CallMaker, shapes: Shapes, source: random.Random) -> None:
         self._exchange, self._maker, self._random = exchange, maker, source
+        self._parameters = shapes.calls[exchange.parameter].fits[0]
         self._fits: dict[tuple[int, bytes], list[Fit]] = {}
         for number in (exchange.message, exchange.smc):
             for fit in shapes.calls[number].fits[0]:
@@ -70,6 +72,9 @@ class ExchangeMaker:
         exchange, pick = self._exchange, self._random.random
         target, argument = exchange.pages[int(pick() * len(exchange.pages))]
         calls = [self._message(command, target)]
+        if pick() < 0.2:  # a parameter by its words: further ones, references to registered memory
+            calls.append(self._parameter())
+            calls[-1][TARGET_OFFSET : TARGET_OFFSET + 2] = target
         if pick() < 0.1:
             calls.append(self._call(exchange.change))
             calls[-1][TARGET_OFFSET : TARGET_OFFSET + 2] = target
@@ -79,7 +84,8 @@ class ExchangeMaker:
         place = argument_offset(2)
         calls[-1][place : place + 2] = argument
         if pick() < 0.1:
-            calls.append(self._smc(exchange.resume, client))
+            other = bytes((int(pick() * _CLIENTS), 0)) if pick() < 0.2 else client
+            calls.append(self._smc(exchange.resume, other))
         return calls
 
     def _message(self, command: Command, target: bytes) -> bytearray:
@@ -98,6 +104,11 @@ class ExchangeMaker:
         record[place : place + 2] = first
         if fits := self._fits.get((number, first)):
             self._maker.apply(record, fits[int(self._random.random() * len(fits))])
+        return record
+
+    def _parameter(self) -> bytearray:
+        record = self._call(self._exchange.parameter)
+        self._maker.apply(record, self._parameters[int(self._random.random() * len(self._parameters))])
         return record
 
     def _call(self, number: int) -> bytearray:

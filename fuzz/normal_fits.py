@@ -124,7 +124,7 @@ class NormalFits:
         copying = self.selectors("message_function", _SMALL)
         first, second = ParameterType.TMEM_INPUT, ParameterType.TMEM_OUTPUT
         whole = message(Command.INVOKE_COMMAND, (first, shared, buffers), (second, shared, buffers))
-        yield whole | {"session": latest, "function": copying[:1]}
+        yield whole | {"session": latest, "function": copying[:2]}
         for one in _IN_OUT:
             for other in (ParameterType.TMEM_OUTPUT, ParameterType.RMEM_OUTPUT, ParameterType.VALUE_OUTPUT):
                 mixed = message(Command.INVOKE_COMMAND, (one, memory, lengths), (other, memory, lengths))
@@ -141,8 +141,12 @@ class NormalFits:
         pages = self.selectors("normal_shared", self.pages())
         types = self.selectors("message_type", range(0x10))
         places, words = self._arguments(self._places.values()), self._arguments((*_SMALL, *LENGTHS))
-        yield {TARGET: pages, "type": types, "a": places, "b": words, "c": places}
-        yield {TARGET: pages, "type": types, "a": words, "b": words, "c": words}
+        made = {TARGET: pages, "type": types, "parameters": self.selectors("message_count", range(1, 5))}
+        yield made | {"a": places, "b": words, "c": places}
+        yield made | {"a": words, "b": words, "c": words}
+        # Part of memory that a message has registered by its page
+        registered = self.selectors("message_type", range(ParameterType.RMEM_INPUT, ParameterType.RMEM_INOUT + 1))
+        yield made | {"type": registered, "a": words, "b": words, "c": self._arguments(self.pages())}
 
     def _changes(self) -> Iterable[dict[str, Selectors]]:
         pages = self.selectors("normal_shared", self.pages())

@@ -78,11 +78,12 @@ static void write_given(word address, word index, word type, word a, word b)
 
 /*
  * words: command, function, session, service, then type, a and b of two parameters, as the program says
- * them; values: what those stand for. OPEN_SESSION has the service's UUID and the client's identity in front.
+ * them; values: what those stand for. OPEN_SESSION has the service's UUID and the client's identity in front. The
+ * message has as many parameters as are given: none, where the types of both are 0.
  */
 void write_message(word address, const word *words, const word *values)
 {
-    word first = 0, service = words[3], session = values[2];
+    word first = 0, service = words[3], session = values[2], given = words[7] ? 2 : words[4] ? 1 : 0;
     if (words[0] == COMMAND_OPEN_SESSION) {
         word low = service < SERVICES ? uuids[service][0] : service, high = service < SERVICES ? uuids[service][1] : ~service;
         write_parameter(address, 0, MESSAGE_META | TYPE_VALUE_INPUT, low, high, 0);
@@ -94,5 +95,5 @@ void write_message(word address, const word *words, const word *values)
     put(address + MESSAGE_COMMAND, (half)words[0] | words[1] << 32);
     put(address + MESSAGE_SESSION, (half)session);
     put(address + MESSAGE_PADDING, NO_RESULT << 32);
-    put(address + MESSAGE_ORIGIN, (first + 2) << 32);
+    put(address + MESSAGE_ORIGIN, (first + given) << 32);
 }

@@ -181,6 +181,6 @@ CALL = "- {call: NormalSMC, with: {x0: optee_call_with_arg, x2: shared}}\n"
 def test_memory_that_changes_has_several_outcomes(
     answer: tuple[int, ...], command: int, result: int, holds: bool
 ) -> None:
-    header = {0: command, 8: 1, 16: result << 32, 24: 2 << 32 | (3 if result >> 16 == 0xFFFF else 0)}
+    header = {0: command, 8: 1, 16: result << 32, 24: 3 if result >> 16 == 0xFFFF else 0}
     comparison = compare(MESSAGE + CHANGE + CALL, {2: answer}, header)
     assert (not comparison.wrong) == holds

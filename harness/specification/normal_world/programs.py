@@ -205,4 +205,4 @@ def write_message(memory: SharedMemory, at: int, words: Sequence[int], values: S
     memory.put(at, words[0] & MASK_32 | words[1] << 32)
     memory.put(at + 8, values[2] & MASK_32)
     memory.put(at + 16, _NO_RESULT << 32)
-    memory.put(at + 24, first + 2 << 32)
+    memory.put(at + 24, first + (2 if words[7] else 1 if words[4] else 0) << 32)
