@@ -35,7 +35,7 @@ class Stage(StrEnum):
     BOOT = "boot"
     """The check of the machine as it parks."""
     REPLAY = "replay"
-    """The programs that come with the project."""
+    """The programs that come with the project, and variations of their calls."""
     CORPUS = "corpus"
     """The programs of the given corpora."""
     FUZZ = "fuzz"

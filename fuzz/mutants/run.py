@@ -23,6 +23,7 @@ from fuzz.directory import CORPUS
 from fuzz.mutants.generate import FILES, Mutant, choose, mutants
 from fuzz.mutants.replay import AT_START, corpus_programs, known_programs, replay, telling_first
 from fuzz.mutants.result import PATCH_FILE, Fate, MutantResult, Stage
+from fuzz.mutants.variations import variations
 from harness.build.artefacts import Artefacts
 from harness.build.cache import discard
 from harness.build.code_blocks import Phase
@@ -79,6 +80,7 @@ class Basis:
         artefacts = build(settings.config, release=settings.release)
         interface = Interface.load(artefacts)
         known = known_programs(interface, settings.config.name)
+        known |= variations(interface, known.values())
         sound = settings.directory / SOUND_FILE
         with Executor(artefacts, coverage=False) as executor:
             corpus = telling_first(executor, interface, corpus_programs(settings.corpora, interface))

@@ -11,9 +11,13 @@ import pytest
 
 from fuzz.mutants import replay as module
 from fuzz.mutants.replay import AT_START, replay, telling_first
+from fuzz.mutants.variations import variations
 from harness.errors import InputError, MachineLost
 from harness.findings.signature import Symptom
+from harness.programs.encodings import records
+from harness.programs.population import SLOT_TYPES
 from harness.protocol import CALL_BYTES, RESULT, CallState
+from tests.unit.programs_support import interface
 
 
 class Machine:
@@ -109,3 +113,17 @@ def test_an_entry_of_the_choice_that_names_nothing_is_refused() -> None:
     settings: Any = MutantSettings(None, None, files=("cnodes.c",))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"--files cnodes\.c: no such file; there are: src/object/cnode\.c"):
         candidates(None, settings)  # type: ignore[arg-type]
+
+
+def test_variations_replace_one_selector_of_an_invocation_at_a_time() -> None:
+    table = interface()
+    names = [call.name for call in table.calls]
+    rows = [bytes([names.index(name)]).ljust(CALL_BYTES, b"\x01") for name in ("CNode_Delete", "Yield", "CNode_Delete")]
+    made = variations(table, [b"".join(rows)])
+    assert made and all(name.startswith("CNode_Delete varied") for name in made)
+    calls = [row for program in made.values() for row in records(program)]
+    assert len(set(calls)) == len(calls)
+    for row in calls:
+        differs = [offset for offset in range(CALL_BYTES) if row[offset] != rows[0][offset]]
+        assert len(differs) <= 2 and max(differs) - min(differs) <= 1 and differs[0] >= 2
+    assert len(calls) >= len(SLOT_TYPES), "the target is of each type once"

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Each argument of each invocation wrong in each way, one at a time: the ways on which errors are answered.
+
+Campaigns reach these one by one, and most of them once. As programs they are made in a moment from any program that
+makes the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from harness.programs.descriptions import Action
+from harness.programs.encodings import TARGET_OFFSET, SlotMode, argument_offset, records
+from harness.programs.interfaces import CallType, Interface
+from harness.programs.population import SLOT_TYPES
+
+CALLS = 8
+"""Calls in one program; most of them are refused, so that they leave the others alone."""
+_VALUES = 16
+"""Values that are taken of one pool."""
+_SLOT = "slot"
+
+
+def variations(interface: Interface, programs: Iterable[bytes]) -> dict[str, bytes]:
+    """Programs of variations of the first call of each kind, by name."""
+    first: dict[int, bytes] = {}
+    for program in programs:
+        for row in records(program):
+            first.setdefault(row[0] % len(interface.calls), row)
+    made = {}
+    for number, row in sorted(first.items()):
+        type_ = interface.calls[number]
+        if type_.action is not Action.INVOKE:
+            continue
+        rows = list(dict.fromkeys(_varied(interface, type_, row)))
+        for start in range(0, len(rows), CALLS):
+            made[f"{type_.name} varied, from {start}"] = b"".join(rows[start : start + CALLS])
+    return made
+
+
+def _varied(interface: Interface, type_: CallType, row: bytes) -> Iterator[bytes]:
+    """A record with each of its selectors replaced by others."""
+    places = [(TARGET_OFFSET, _SLOT)] if type_.target else []
+    places += [(argument_offset(index), parameter.kind) for index, parameter in enumerate(type_.parameters)]
+    for offset, kind in places:
+        if kind == _SLOT:
+            values = [SlotMode.TYPE | index << 2 for index in range(len(SLOT_TYPES))]
+        else:
+            values = list(range(min(_VALUES, len(interface.pools[kind].values))))
+        for value in values:
+            yield row[:offset] + bytes((value, 0)) + row[offset + 2 :]
