@@ -23,7 +23,6 @@ from harness.configs import load_config
 from harness.errors import InputError
 from harness.findings.judge import LIVENESS_FINDINGS
 from harness.findings.oracles import alone
-from harness.invariants import two_worlds
 from harness.invariants.registry import invariants
 from tests.planted_table import seen_by
 
@@ -48,8 +47,7 @@ def test_every_oracle_alone_sees_some_bug() -> None:
     assert all(bug.expected in table[bug.name] for bug in planted_bugs())
     known = {checked.id for checked in invariants()} | LIVENESS_FINDINGS
     assert set().union(*table.values()) <= known
-    of_two_worlds = {checked.id for checked in invariants([two_worlds.FAMILY])}
-    assert known - of_two_worlds - set(alone(table)) == set()
+    assert known - set(alone(table)) == set()
 
 
 def test_a_bug_that_shows_at_boot_is_caught_before_any_call(campaigns: Campaigns, settings: PlantedSettings) -> None:
