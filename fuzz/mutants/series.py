@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import traceback
@@ -116,7 +117,8 @@ def _judge(mutant: Mutant, basis: Basis, settings: MutantSettings, core: int, pi
         answer = _failed(mutant, str(error).splitlines()[0])
     except Exception:
         answer = _failed(mutant, traceback.format_exc().strip().splitlines()[-1])
-    pipe.send(answer)
+    with contextlib.suppress(OSError):  # nobody waits for it any more
+        pipe.send(answer)
 
 
 def _failed(mutant: Mutant, detail: str) -> MutantResult:

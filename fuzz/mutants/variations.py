@@ -19,16 +19,20 @@ CALLS = 8
 _VALUES = 16
 """Values that are taken of one pool."""
 _SLOT = "slot"
+_BLOCKING = frozenset({"endpoint", "reply"})
+"""Who invokes one of these waits for a thread, and makes no further call."""
 
 
 def variations(interface: Interface, programs: Iterable[bytes]) -> dict[str, bytes]:
-    """Programs of variations of the first call of each kind, by name."""
-    first: dict[int, bytes] = {}
+    """Programs of variations of a call of each kind, by name: the first that needs no result of another call."""
+    found: dict[int, bytes] = {}
     for program in programs:
         for row in records(program):
-            first.setdefault(row[0] % len(interface.calls), row)
+            number = row[0] % len(interface.calls)
+            if number not in found or (_needs(interface, found[number]) and not _needs(interface, row)):
+                found[number] = row
     made = {}
-    for number, row in sorted(first.items()):
+    for number, row in sorted(found.items()):
         type_ = interface.calls[number]
         if type_.action is not Action.INVOKE:
             continue
@@ -38,13 +42,24 @@ def variations(interface: Interface, programs: Iterable[bytes]) -> dict[str, byt
     return made
 
 
+def _selectors(type_: CallType) -> list[tuple[int, str]]:
+    """Where the selectors of a call stand in its record, and what kind of value each chooses."""
+    target = [(TARGET_OFFSET, _SLOT)] if type_.target else []
+    return target + [(argument_offset(index), parameter.kind) for index, parameter in enumerate(type_.parameters)]
+
+
+def _needs(interface: Interface, row: bytes) -> bool:
+    """Whether a record chooses the result of another call."""
+    places = _selectors(interface.calls[row[0] % len(interface.calls)])
+    return any(kind == _SLOT and row[offset] & SlotMode.RAW == SlotMode.RESULT for offset, kind in places)
+
+
 def _varied(interface: Interface, type_: CallType, row: bytes) -> Iterator[bytes]:
     """A record with each of its selectors replaced by others."""
-    places = [(TARGET_OFFSET, _SLOT)] if type_.target else []
-    places += [(argument_offset(index), parameter.kind) for index, parameter in enumerate(type_.parameters)]
-    for offset, kind in places:
+    for offset, kind in _selectors(type_):
         if kind == _SLOT:
-            values = [SlotMode.TYPE | index << 2 for index in range(len(SLOT_TYPES))]
+            left_out = _BLOCKING if offset == TARGET_OFFSET else frozenset[str]()
+            values = [SlotMode.TYPE | index << 2 for index, name in enumerate(SLOT_TYPES) if name not in left_out]
         else:
             values = list(range(min(_VALUES, len(interface.pools[kind].values))))
         for value in values:

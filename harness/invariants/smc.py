@@ -10,7 +10,7 @@ open: the answer lies in memory right before the call, so the program has to run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,6 +204,28 @@ class SmcAuthority:
     def returns_answer(self, rows: list[bytes], index: int) -> bool:
         """Whether a call of a program, given as its records, is one whose answer is kept."""
         return self.interface.calls[self.decode(rows, index).call].action in (Action.INVOKE, Action.TRANSFER)
+
+    def calls_monitor(self, row: bytes) -> bool:
+        """Whether a record is, or may be, an invocation of an SMC capability."""
+        type_ = self.interface.calls[row[0] % len(self.interface.calls)]
+        return type_.label == self._label or type_.action is Action.TRANSFER
+
+    def due(self, rows: list[bytes], results: Any) -> Iterator[int]:
+        """Calls that must have made an SMC: they succeeded through a capability that is known to allow it."""
+        past = _Past(self, rows, results)
+        for index, result in enumerate(results[: len(rows)]):
+            if (
+                int(result["state"]) != CallState.DONE
+                or int(result["info"]) >> 12
+                or not self.returns_answer(rows, index)
+            ):
+                continue
+            call = self.decode(rows, index)
+            if call.info >> 12 != self._label or call.info & _INFO_LENGTH < SMC_REGISTERS:
+                continue
+            badge = past.badge_before(index, call)
+            if badge is not None and badge in (0, call.words[0]):
+                yield index
 
     # The step
 

@@ -38,12 +38,16 @@ def compare(authority: SmcAuthority, program: bytes, observation: Any) -> Judgem
     """
     judgement = Judgement()
     log, results = observation.smc_log, observation.results
-    if not len(log):
-        return judgement
     rows = records(program)
+    if not len(log) and not any(authority.calls_monitor(row) for row in rows):
+        return judgement
     names = [authority.interface.calls[row[0] % len(authority.interface.calls)].name for row in rows]
     if not _DISTURBING.isdisjoint(names):
         return judgement
+    made = {int(entry["call"]) for entry in log}
+    for index in authority.due(rows, results) if len(log) < protocol.SMC_LOG_ENTRIES else ():
+        if index not in made:
+            judgement.fail(f"call {index} succeeded and made no SMC", "smc", call=index)
     for entry in log:
         index = int(entry["call"])
         if index >= min(len(rows), len(results)) or not authority.returns_answer(rows, index):

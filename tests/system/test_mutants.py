@@ -19,8 +19,8 @@ from harness.configs import MachineConfig
 
 NOTICED = ("finaliseCap", "1 << cap_cnode_cap_get_capCNodeRadix(cap), => 2 <<")
 """A zombie that claims twice the slots."""
-UNNOTICED = ("transferCaps", "seL4_MessageInfo_get_capsUnwrapped(info) | (2 << i)")
-"""A message that tells wrongly which of its capabilities were unwrapped."""
+UNNOTICED = ("provide_cap", "if (ndks_boot.slot_pos_cur > ndks_boot.slot_pos_max) {")
+"""Boot would have to run out of slots exactly."""
 
 
 @pytest.mark.slow
@@ -28,20 +28,19 @@ def test_what_is_noticed_is_told_from_what_is_not(artefacts: Artefacts, config: 
     order = candidates(artefacts, MutantSettings(config, tmp_path))
     noticed, unnoticed = (_named(order, *kind) for kind in (NOTICED, UNNOTICED))
     out, report = tmp_path / "out", tmp_path / "report.json"
-    arguments = ["mutants", "--name", noticed, "--name", unnoticed, "--time", "3", "--out", str(out)]
-    first = CliRunner().invoke(app, [*arguments, "--json", str(report)])
+    runner, arguments = CliRunner(), ["mutants", "--out", str(out), "--parallel", "1", "--name", noticed]
+    first = runner.invoke(app, [*arguments, "--time", "30"])
+    assert first.exit_code == 0 and "score: 1 of 1 killed, 100.0 %" in first.output
+    second = runner.invoke(app, [*arguments, "--name", unnoticed, "--time", "2", "--json", str(report)])
+    assert second.output.count("(result of an earlier run)") == 1, "what is known already is only shown again"
     data = json.loads(report.read_text())
     rows = {row["name"]: row for row in data["mutants"]}
     assert (rows[noticed]["fate"], rows[noticed]["stage"]) == ("killed", "replay")
     assert "mdb_cte_at" in rows[noticed]["oracles"]
-    assert rows[unnoticed]["fate"] == "survived" and rows[unnoticed]["executions"] > 10
+    assert rows[unnoticed]["fate"] == "survived"
     assert (data["killed"], data["counted"]) == (1, 2)
-    assert "score: 1 of 2 killed, 50.0 %" in first.output
+    assert "score: 1 of 2 killed, 50.0 %" in second.output
     assert (out / "debug" / unnoticed / "mutant.patch").is_file()
-    # What is known already is only shown again.
-    second = CliRunner().invoke(app, arguments)
-    assert second.output.count("(result of an earlier run)") == 2
-    assert second.exit_code == first.exit_code
 
 
 def _named(order: list[Mutant], function: str, change: str) -> str:

@@ -126,4 +126,4 @@ def test_variations_replace_one_selector_of_an_invocation_at_a_time() -> None:
     for row in calls:
         differs = [offset for offset in range(CALL_BYTES) if row[offset] != rows[0][offset]]
         assert len(differs) <= 2 and max(differs) - min(differs) <= 1 and differs[0] >= 2
-    assert len(calls) >= len(SLOT_TYPES), "the target is of each type once"
+    assert len(calls) >= len(SLOT_TYPES) - 2, "the target is of each type that does not wait for a thread"
