@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cache
 
 from harness.programs.trusted_messages import load_trusted_services
 from harness.specification.normal_world.memory import MASK, MASK_32, Buffer, SharedMemory, inside
@@ -214,6 +215,7 @@ IN_REGISTERS = frozenset({"arithmetic", "counter"})
 """Services that both interfaces offer; the others take messages only."""
 
 
+@cache
 def by_uuid() -> dict[bytes, str]:
     """Names of the services by the sixteen bytes of their UUIDs."""
     return {service.uuid.bytes: service.name for service in load_trusted_services()}
