@@ -13,7 +13,6 @@ from harness.execution.executor import Executor
 from harness.execution.observation import Outcome
 from harness.findings.judge import Judge
 from harness.invariants.world import FAMILY as WORLD
-from harness.invariants.wrong_answers import Answers
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
 
@@ -34,7 +33,7 @@ def check_costs(executor: Executor, interface: Interface, programs: Sequence[byt
         if observation.status is not Outcome.DONE:
             continue
         # Each program once, so that no state is known because the same program left it before.
-        changed.append(checker.check_changed(observation, everything=True, answers=Answers.KNOWN).seconds * 1000)
+        changed.append(checker.check_changed(observation, everything=True).seconds * 1000)
         if number < WHOLE:
             whole.append(judge.check(observation).seconds * 1000)
             world.append(checker.check(executor.memory, observation, families=[WORLD]).seconds * 1000)

@@ -17,7 +17,7 @@ Selectors = tuple[bytes, ...]
 TARGET = "target"
 
 _SMALL = tuple(word for word in WORDS if word < 0x100)
-_CPUS = (0, 1, 1 << 31)
+_CPUS = (0, 1, 1 << 31, 1 << 32)
 _ENDS = ("system_off", "system_reset")
 """Functions after which a program has no more calls: rare enough without being fitted."""
 _NONE: Iterable[int] = (0,)

@@ -59,6 +59,8 @@ ENTRY_POINT_GROUP = "bothworlds.invariants"
 ANSWERS_EVERY = 32
 """Of so many programs that are judged by their changes, one has its answers compared, for which a quarter of its calls
 needs the state right before them."""
+KNOWN_EVERY = 8
+"""Of so many, one has those answers compared that the snapshot tells."""
 
 _EACH_PROGRAM = (world.FAMILY, two_worlds.FAMILY)
 """Families that are judged after each program."""
@@ -314,15 +316,15 @@ class Checker:
     def _compare_answers(self, memory: MemoryImage, observation: Any, answers: Answers, result: CheckReport) -> None:
         """Compare the answers of a program's calls with the specification."""
         self._until_answers -= 1
-        its_turn = not self._until_answers or answers is Answers.ALL
+        every = not self._until_answers or answers is Answers.ALL
+        known = answers is Answers.KNOWN or not self._until_answers % KNOWN_EVERY
         if not self._until_answers:
             self._until_answers = ANSWERS_EVERY
-        if self.answers is None or self.smc is None or not (its_turn or answers is Answers.KNOWN):
+        if self.answers is None or self.smc is None or not (every or known):
             return
         program = self.smc.program_of(memory, observation.calls)
         if program is not None:
-            known = not its_turn
-            result.add(wrong_answers.ID, wrong_answers.compare(self.answers, program, observation, known=known))
+            result.add(wrong_answers.ID, wrong_answers.compare(self.answers, program, observation, known=not every))
             result.add(smc_results.ID, smc_results.compare(self.smc, program, observation))
             if program and (ram := self._ram(memory)) is not None:
                 result.add(effects.ID, effects.compare(self.answers, program, observation, ram))

@@ -19,9 +19,9 @@ class Answers(Enum):
     """Which answers of a program are compared where it is judged by what it changed."""
 
     NOW_AND_THEN = auto()
-    """All, of one program in some."""
+    """All, of one program in many, and of one in some those that the snapshot tells."""
     KNOWN = auto()
-    """Those that the snapshot tells, of every program; and all, of one program in some."""
+    """Those that the snapshot tells, of every program; and all, of one program in many."""
     ALL = auto()
 
 

@@ -2,8 +2,8 @@
 """Threads, the queues they stand in, and interrupts, around what changed.
 
 Looked at are the threads whose words, slots or capabilities changed, the objects and ready queues that these stand in
-or stood in, and whoever stood in those; this is repeated until nothing is added. The current thread, of now and of the
-snapshot, is always among them. What is left over, and whatever it names, is as it was in the snapshot.
+or stood in, and whoever stood in those; this is repeated until nothing is added. A thread that is added and is as in
+the snapshot must still stand where it stood. What is left over, and whatever it names, is as it was in the snapshot.
 """
 
 from __future__ import annotations
@@ -141,15 +141,20 @@ class Threads:
         self._words = delta.ram.words if delta is not None else fields.index.words
         self._queues: dict[tuple[int, int], frozenset[int]] = {}
         self._objects: dict[int, frozenset[int]] = {}
-        self._with_caps: set[int] = set()
-        """Threads to which a capability changed, or in whose slots one did."""
+        self._read: dict[int, list[int]] = {}
+        self._different: set[int] = set()
+        """Threads to which a capability changed, or in whose slots one did, or that became or were current."""
+        self._same: list[int] = []
+        """Threads that are as in the snapshot, where something changed for another one."""
         self._todo: list[int] = []
         self._seen: set[int] = set()
 
     def read(self, tcb: int) -> list[int]:
         """The words of a tcb_t from its state on."""
-        first = self._index.word_of(tcb) + self._fields.first
-        words: list[int] = self._words[first : first + self._fields.count].tolist()
+        words = self._read.get(tcb)
+        if words is None:
+            first = self._index.word_of(tcb) + self._fields.first
+            words = self._read[tcb] = self._words[first : first + self._fields.count].tolist()
         return words
 
     def places(self, words: list[int]) -> list[int]:
@@ -188,6 +193,8 @@ class Threads:
             self._queue(divmod(pair, self._fields.priorities))
         while self._todo:
             self._thread(self._todo.pop())
+        for tcb in self._same:
+            self._still_stands(tcb)
         if roles.QUEUE in delta.words or roles.BITMAP in delta.words:
             self._bitmaps()
         self._scheduler(delta)
@@ -203,22 +210,24 @@ class Threads:
         types = layout.cap_types
         for key in delta.members:
             if key & 31 == types["thread_cap"]:
-                self._with_caps.add((key >> 5) + offset)
+                self._different.add((key >> 5) + offset)
             elif key & 31 == types["reply_cap"]:
-                self._with_caps.add(key >> 5)
+                self._different.add(key >> 5)
         thread_slots = self._fields.thread_slots
         for slot in delta.slots:
             if (tcb := thread_slots.get(slot)) is not None:
-                self._with_caps.add(tcb)
+                self._different.add(tcb)
                 if tcb == index.idle and delta.cap(slot) is not index.decoder.null:
                     raise Unclear("a capability in a slot of the idle thread")
         for address, new in delta.new.items():
             if new.slots == layout.tcb_slots:
-                self._with_caps.add(address + offset)
-        for tcb in self._with_caps:
+                self._different.add(address + offset)
+        for tcb in self._different:
             self._add(tcb)
-        self._add(index.current)
-        self._add(delta.current)
+        if delta.current != index.current:
+            for tcb in (index.current, delta.current):
+                self._different.add(tcb)
+                self._add(tcb)
 
     def _add(self, tcb: int) -> None:
         if tcb not in self._seen:
@@ -235,6 +244,10 @@ class Threads:
         fields, delta = self._fields, self._delta
         assert delta is not None
         before = fields.before.get(tcb)
+        unchanged = before is not None and tcb not in self._different and self.read(tcb) == before.words
+        if unchanged and delta.is_thread(tcb):
+            self._same.append(tcb)
+            return
         if before is not None:
             # Where it stood must know whether it still does.
             for place in before.places:
@@ -249,8 +262,7 @@ class Threads:
         words = self.read(tcb)
         type_, queued = fields.type(words), fields.queued(words)
         domain, priority = words[fields.domain], words[fields.priority]
-        if before is None or words != before.words:
-            self._fields_of(words, type_)
+        self._fields_of(words, type_)
         if (type_ == fields.idle) != (tcb == self._index.idle):
             raise Unclear("a thread in the state of the idle one, or reversed")
         runs = type_ in fields.runnable
@@ -267,8 +279,22 @@ class Threads:
             place = fields.layout.physical(bound)
             if not self._is_named(_NOTIFICATION, place) or self._bound(place) != tcb or tcb == self._index.idle:
                 raise Unclear("a thread that is bound to what is not bound to it")
-        if before is None or words != before.words or tcb in self._with_caps:
-            self._thread_caps(tcb, type_, bool(bound))
+        self._thread_caps(tcb, type_, bool(bound))
+
+    def _still_stands(self, tcb: int) -> None:
+        """A thread that is as it was stands where it stood, as far as that was looked at."""
+        fields, before = self._fields, self._fields.before[tcb]
+        if before.queue is not None and tcb not in self._queues.get(before.queue, (tcb,)):
+            raise Unclear("a thread that is marked as queued and is not")
+        for place in before.places:
+            if (waiting := self._objects.get(place)) is None:
+                continue
+            bound = self._physical(before.words[fields.bound]) == place
+            if bound and not (self._is_named(_NOTIFICATION, place) and self._bound(place) == tcb):
+                raise Unclear("a thread that is bound to what is not bound to it")
+            name = fields.blocked.get(fields.type(before.words)) if fields.blocking(before.words) == place else None
+            if name is not None and not (tcb in waiting and self._is_named(name, place)):
+                raise Unclear("a thread that waits and is in no queue")
 
     def _fields_of(self, words: list[int], type_: int) -> None:
         fields = self._fields
