@@ -23,6 +23,7 @@ _ENDS = ("system_off", "system_reset")
 _NONE: Iterable[int] = (0,)
 _IN_OUT = (ParameterType.TMEM_INPUT, ParameterType.TMEM_OUTPUT, ParameterType.TMEM_INOUT,
            ParameterType.RMEM_INPUT, ParameterType.RMEM_OUTPUT)  # fmt: skip
+_OUT = (ParameterType.TMEM_OUTPUT, ParameterType.RMEM_OUTPUT, ParameterType.VALUE_OUTPUT)
 
 
 class NormalFits:
@@ -118,6 +119,7 @@ class NormalFits:
         for number, service in enumerate(load_trusted_services()):
             chosen = self.selectors("trusted_service", (number,))
             yield opening | {"service": chosen}
+            yield message(Command.OPEN_SESSION, (ParameterType.VALUE_INPUT, values, values)) | {"service": chosen}
             functions = self.selectors("message_function", service.commands.values())
             given, got = (ParameterType.VALUE_INPUT, values, values), (ParameterType.VALUE_OUTPUT, values, values)
             yield message(Command.INVOKE_COMMAND, given, got) | {"session": latest, "function": functions}
@@ -125,10 +127,11 @@ class NormalFits:
         first, second = ParameterType.TMEM_INPUT, ParameterType.TMEM_OUTPUT
         whole = message(Command.INVOKE_COMMAND, (first, shared, buffers), (second, shared, buffers))
         yield whole | {"session": latest, "function": copying[:2]}
-        for one in _IN_OUT:
-            for other in (ParameterType.TMEM_OUTPUT, ParameterType.RMEM_OUTPUT, ParameterType.VALUE_OUTPUT):
-                mixed = message(Command.INVOKE_COMMAND, (one, memory, lengths), (other, memory, lengths))
-                yield mixed | {"session": latest, "function": copying}
+        mixed = message(Command.INVOKE_COMMAND, (first, memory, lengths), (second, memory, lengths))
+        mixed |= {name: self.selectors("message_type", types) for name, types in (("type0", _IN_OUT), ("type1", _OUT))}
+        for places, sizes in ((memory, lengths), (shared, buffers)):
+            pieces = {name: places if name[0] == "a" else sizes for name in ("a0", "b0", "a1", "b1")}
+            yield mixed | pieces | {"session": latest, "function": copying}
         yield message(Command.CLOSE_SESSION)
         yield message(Command.CANCEL)
         listed = dict(self._pools["message_type"].names)["tmem_output-pages"]
