@@ -83,6 +83,9 @@ class ExchangeMaker:
         calls.append(self._smc(exchange.bring, client))
         place = argument_offset(2)
         calls[-1][place : place + 2] = argument
+        if pick() < 0.1:  # the same message again, from whomever
+            calls.append(self._smc(exchange.bring, bytes((int(pick() * _CLIENTS), 0))))
+            calls[-1][place : place + 2] = argument
         if pick() < 0.1:
             other = bytes((int(pick() * _CLIENTS), 0)) if pick() < 0.2 else client
             calls.append(self._smc(exchange.resume, other))
