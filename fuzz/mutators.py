@@ -42,6 +42,8 @@ NATIVE_SHARE = 0.2
 """How often libFuzzer's own mutators are used where both kinds are."""
 WHOLE_SHARE = 0.15
 """How often those get the whole program, and not one call."""
+TAKING = ("CNode_Delete", "CNode_Revoke")
+"""Calls that take away what a slot holds, or what was made from it."""
 CONVERSATION = ("Recv", "Call", "Reply", "ReplyRecv")
 """Calls with which two victims talk to each other."""
 STRANGER_SHARE = 1 / 16
@@ -66,10 +68,12 @@ class TypedMutator(CallMaker):
             self._insert, self._insert, self._insert_pair, self._delete, self._replace, self._argument, self._argument,
             self._argument, self._argument, self._target, self._target, self._victim, self._move, self._repeat,
             self._splice, self._raw_word, self._alike, self._conversation, self._fit, self._fit, self._insert_pair,
+            self._take_away,
             *((self._badged,) * (shapes.badged.weight if shapes.badged else 0)),
             *((self._exchange,) * (shapes.exchange.weight if shapes.exchange else 0)),
         )  # fmt: skip
         self._uses = uses_of(shapes)
+        self._taking = [number for number, call in enumerate(shapes.calls) if call.name in TAKING and call.weight > 0]
         self._exchanges = ExchangeMaker(shapes.exchange, self, shapes, self._random) if shapes.exchange else None
         self._talk = {
             call.name: n for n, call in enumerate(shapes.calls) if call.name in CONVERSATION and call.weight > 0
@@ -166,6 +170,25 @@ class TypedMutator(CallMaker):
             second[VICTIM_OFFSET] = first[VICTIM_OFFSET]
             second[offset : offset + 2] = thing
             self._put(program, index + 1, second)
+
+    def _take_away(self, program: bytearray) -> None:
+        """Right behind a call, one that deletes or revokes what it worked on or was given."""
+        if not program or not self._taking:
+            self._insert(program)
+            return
+        index = self._place(program)
+        start = index * CALL_BYTES
+        offsets = self._slot_offsets[program[start] % len(self._shapes.calls)]
+        if not offsets:
+            return
+        offset = offsets[int(self._random.random() * len(offsets))]
+        thing = bytes(program[start + offset : start + offset + 2])
+        selector = self._taking[int(self._random.random() * len(self._taking))]
+        record = self.call(index + 1, selector, program[start + VICTIM_OFFSET], program)
+        record[VICTIM_OFFSET] = program[start + VICTIM_OFFSET]
+        place = argument_offset(0)
+        record[place : place + 2] = thing
+        self._put(program, index + 1, record)
 
     def _fit(self, program: bytearray) -> None:
         """Make all of a call go together, by another victim if its own lacks what that takes."""
