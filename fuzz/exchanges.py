@@ -86,8 +86,8 @@ class ExchangeMaker:
         if pick() < 0.1:  # the same message again, from whomever
             calls.append(self._smc(exchange.bring, bytes((int(pick() * _CLIENTS), 0))))
             calls[-1][place : place + 2] = argument
-        if pick() < 0.1:
-            other = bytes((int(pick() * _CLIENTS), 0)) if pick() < 0.2 else client
+        if pick() < 0.2:
+            other = bytes((int(pick() * _CLIENTS), 0)) if pick() < 0.3 else client
             calls.append(self._smc(exchange.resume, other))
         return calls
 

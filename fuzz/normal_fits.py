@@ -101,7 +101,7 @@ class NormalFits:
         pages = self.selectors("normal_shared", self.pages())
         sessions = self.selectors("normal_session", DYNAMIC_NAMES.values())
         latest = self.selectors("normal_session", (DYNAMIC_NAMES["latest-session"],))
-        values, memory = self._arguments(_SMALL), self._arguments(self._places.values())
+        values, memory = self._arguments(WORDS), self._arguments(self._places.values())
         shared = self._arguments(address for name, address in self._places.items() if name.startswith("shared"))
         lengths = self._arguments(LENGTHS)
         buffers = self._arguments(length for length in LENGTHS if 0 < length <= 0x1000)
