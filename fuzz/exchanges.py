@@ -45,7 +45,7 @@ class ExchangeMaker:
 
     def __init__(self, exchange: Exchange, maker: CallMaker, shapes: Shapes, source: random.Random) -> None:
         self._exchange, self._maker, self._random = exchange, maker, source
-        self._parameters = shapes.calls[exchange.parameter].fits[0]
+        self._shapes = shapes
         self._fits: dict[tuple[int, bytes], list[Fit]] = {}
         for number in (exchange.message, exchange.smc):
             for fit in shapes.calls[number].fits[0]:
@@ -73,10 +73,10 @@ class ExchangeMaker:
         target, argument = exchange.pages[int(pick() * len(exchange.pages))]
         calls = [self._message(command, target)]
         if pick() < 0.2:  # a parameter by its words: further ones, references to registered memory
-            calls.append(self._parameter())
+            calls.append(self._fitted(exchange.parameter))
             calls[-1][TARGET_OFFSET : TARGET_OFFSET + 2] = target
         if pick() < 0.1:
-            calls.append(self._call(exchange.change))
+            calls.append(self._fitted(exchange.change))
             calls[-1][TARGET_OFFSET : TARGET_OFFSET + 2] = target
         if pick() < 0.1:
             calls.append(self._call(exchange.interrupt))
@@ -109,9 +109,10 @@ class ExchangeMaker:
             self._maker.apply(record, fits[int(self._random.random() * len(fits))])
         return record
 
-    def _parameter(self) -> bytearray:
-        record = self._call(self._exchange.parameter)
-        self._maker.apply(record, self._parameters[int(self._random.random() * len(self._parameters))])
+    def _fitted(self, number: int) -> bytearray:
+        """A call whose arguments go together."""
+        record, fits = self._call(number), self._shapes.calls[number].fits[0]
+        self._maker.apply(record, fits[int(self._random.random() * len(fits))])
         return record
 
     def _call(self, number: int) -> bytearray:
