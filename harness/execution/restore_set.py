@@ -19,6 +19,7 @@ from harness.build.artefacts import Artefacts
 from harness.errors import ImageError
 from harness.kernel_state.elf import Elf
 from harness.machine.memory import MachineMemory
+from harness.programs.normal_calls import own_page
 from harness.protocol import PAGE, PopulationKind
 
 CONSTANT_OBJECTS = frozenset({"armKSGlobalKernelPDs", "armKSGlobalKernelPTs"})
@@ -86,13 +87,13 @@ def interrupt_node(kernel: Elf, memory: MachineMemory) -> Range:
 
 
 def normal_world(artefacts: Artefacts) -> list[Range]:
-    """What the normal world's program writes to, and what it shares with trusted services."""
+    """What the normal world's program writes to, and what trusted services do: shared pages, and one of its own."""
     place, program = artefacts.config.normal_world, artefacts.normal_world_elf
     if place is None or program is None:
         return []
     symbols = Elf(program).symbols
     start, end = symbols["writable_start"].address, symbols["writable_end"].address
-    return [(start, end - start), (place.shared.base, place.shared.size)]
+    return [(start, end - start), (own_page(place), PAGE), (place.shared.base, place.shared.size)]
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,14 @@ def normal_calls() -> list[CallType]:
     ]  # fmt: skip
 
 
+def own_page(normal: NormalWorld) -> int:
+    """The last page of the normal world's own memory: its program leaves it to calls that name such memory."""
+    return normal.memory.end - PAGE
+
+
 def addresses(config: MachineConfig, normal: NormalWorld) -> dict[str, int]:
     """Physical addresses that programs of a normal world name: in shared memory first, then what is not theirs."""
-    shared, memory = normal.shared, normal.memory
+    shared = normal.shared
     named = {"shared": shared.base}
     for page in range(1, MESSAGE_PAGES):
         named[f"shared-page-{page}"] = shared.base + page * PAGE
@@ -120,7 +125,7 @@ def addresses(config: MachineConfig, normal: NormalWorld) -> dict[str, int]:
         "shared-last-page": shared.end - PAGE,
         "shared-end": shared.end - 8,
         "behind-shared": shared.end,
-        "normal-world": memory.base,
+        "normal-world": own_page(normal),
         "exchange": config.exchange.base,
     }
     for region in config.regions:
