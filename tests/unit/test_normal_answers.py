@@ -15,7 +15,7 @@ from harness.programs.program import Program
 from harness.programs.trusted_messages import load_trusted_services
 from harness.protocol import EXCHANGE_PROGRAM, PAGE, RESULT, CallState
 from harness.specification.answers import NotCoveredError
-from harness.specification.normal_world.memory import Buffer, SharedMemory
+from harness.specification.normal_world.memory import Buffer, SharedMemory, extent
 from harness.specification.normal_world.monitor import Monitor
 from harness.specification.normal_world.oracle import Comparison, NormalOracle
 from harness.specification.normal_world.trusted_os import Functions, TrustedOS
@@ -34,6 +34,7 @@ def normal() -> NormalWorld:
 
 
 SHARED = normal().shared.base
+BASE, END = extent(normal())
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_owners_whose_calls_go_on() -> None:
 
 
 def test_sessions_belong_to_clients_and_interfaces() -> None:
-    memory = SharedMemory(normal(), bytes(normal().shared.size))
+    memory = SharedMemory(normal(), bytes(END - BASE))
     functions, system = Functions((SHARED, normal().shared.size)), TrustedOS(memory)
     (uuid,) = (service.register_words for service in load_trusted_services() if service.name == "counter")
 
@@ -95,7 +96,7 @@ def test_sessions_belong_to_clients_and_interfaces() -> None:
 
 
 def test_buffers_of_pages_that_lie_apart() -> None:
-    memory = SharedMemory(normal(), bytes(normal().shared.size))
+    memory = SharedMemory(normal(), bytes(END - BASE))
     buffer = Buffer(0, 16, PAGE - 8, (SHARED + 2 * PAGE, SHARED))
     buffer.write(memory, 4, bytes(range(1, 9)))
     assert memory.read(SHARED + 3 * PAGE - 4, 4) == bytes((1, 2, 3, 4))
@@ -118,15 +119,16 @@ class Machine:
         self.results["state"] = CallState.DONE
         for index, answer in answers.items():
             self.results["mr"][index][: len(answer)] = answer
-        self.shared = bytearray(normal().shared.size)
+        self.shared = bytearray(END - BASE)
         for offset, word in shared.items():
-            self.shared[offset : offset + 8] = word.to_bytes(8, "little")
-        self.changed = np.arange(SHARED, SHARED + len(self.shared), PAGE)
+            at = SHARED - BASE + offset
+            self.shared[at : at + 8] = word.to_bytes(8, "little")
+        self.changed = np.arange(BASE, END, PAGE)
 
     def read(self, address: int, size: int) -> bytes:
         if address == CONFIG.exchange.base + EXCHANGE_PROGRAM:
             return self.program[:size]
-        return bytes(self.shared[address - SHARED : address - SHARED + size])
+        return bytes(self.shared[address - BASE : address - BASE + size])
 
 
 def compare(text: str, answers: Mapping[int, tuple[int, ...]], shared: dict[int, int] | None = None) -> Comparison:
@@ -159,7 +161,7 @@ def test_memory_that_nobody_was_to_write_is_found() -> None:
 def test_judgement_ends_where_it_cannot_follow() -> None:
     interrupted = {0: (0xFFFF_0004, 0, 0, 0), 1: (5, 5, 5, 5)}
     assert compare("- {call: NormalSMC, with: {x0: optee_call_with_arg}}\n" + VERSION, interrupted).judged == 0
-    own = "- {call: NormalSMC, with: {x0: optee_call_with_arg, x2: normal-world}}\n"
+    own = f"- {{call: NormalSMC, with: {{x0: optee_call_with_arg, x2: {normal().memory.base:#x}}}}}\n"
     assert not compare(own + VERSION, {1: (5, 5, 5, 5)}).wrong
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The pages that a normal world shares with trusted services, as the specification follows them."""
+"""The memory that the normal world and trusted services both write to, as the specification follows it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.configs import NormalWorld
+from harness.programs.normal_calls import own_page
 from harness.protocol import PAGE
 from harness.specification.answers import NotCoveredError
 
@@ -15,23 +16,30 @@ MASK = (1 << 64) - 1
 MASK_32 = (1 << 32) - 1
 
 
+def extent(normal: NormalWorld) -> tuple[int, int]:
+    """Where the memory that is followed begins and ends."""
+    return own_page(normal), normal.shared.end
+
+
 class SharedMemory:
-    """The shared pages: as in the snapshot, but for what has been written since."""
+    """The shared pages, and a page of the normal world's own: as in the snapshot, but for what was written since."""
 
     def __init__(self, normal: NormalWorld, start: bytes) -> None:
-        """`start`: their content in the snapshot."""
-        self.base, self.end = normal.shared.base, normal.shared.end
+        """`start`: the content of its extent in the snapshot."""
+        self.base, self.end = extent(normal)
+        self._shared = (normal.shared.base, normal.shared.end)
         self._program = (normal.memory.base, normal.memory.end)
         self._start = start
         self.pages: dict[int, bytearray] = {}
-        """Content of the pages that were written, by their offset in the shared memory."""
+        """Content of the pages that were written, by their offset."""
         self.watched: int | None = None
         """An aligned address that changes at some time: who reads a buffer there cannot be followed."""
 
     def copy(self) -> SharedMemory:
         """Another one with the same content."""
         other = SharedMemory.__new__(SharedMemory)
-        other.base, other.end, other._program, other._start = self.base, self.end, self._program, self._start
+        other.base, other.end, other._start = self.base, self.end, self._start
+        other._shared, other._program = self._shared, self._program
         other.pages = {offset: bytearray(page) for offset, page in self.pages.items()}
         other.watched = self.watched
         return other
@@ -44,6 +52,9 @@ class SharedMemory:
 
     def is_shared(self, address: int, length: int = 1) -> bool:
         """Whether the bytes lie in the shared pages."""
+        return self._shared[0] <= address and address + length <= self._shared[1]
+
+    def _is_known(self, address: int, length: int) -> bool:
         return self.base <= address and address + length <= self.end
 
     def is_normal(self, address: int, length: int) -> bool:
@@ -53,22 +64,22 @@ class SharedMemory:
         """
         if not length:
             return True
-        ranges = sorted((self._program, (self.base, self.end)))
+        ranges = sorted((self._program, self._shared))
         at = address
         for base, end in ranges:
             if base <= at < end:
                 at = end
         if address + length > at:
             return False
-        if not self.is_shared(address, length):
+        if not self._is_known(address, length):
             raise NotCoveredError("memory of the normal world's program")
         return True
 
     def read(self, address: int, length: int) -> bytes:
-        """Bytes of a range of shared pages; NotCoveredError outside of them."""
+        """Bytes of a range; NotCoveredError outside of the extent."""
         if not length:
             return b""
-        if not self.is_shared(address, length):
+        if not self._is_known(address, length):
             raise NotCoveredError("memory outside of the shared pages")
         offset = address - self.base
         first, last = offset // PAGE * PAGE, (offset + length - 1) // PAGE * PAGE
@@ -78,10 +89,10 @@ class SharedMemory:
         return b"".join(parts)[offset - first : offset - first + length]
 
     def write(self, address: int, data: bytes) -> None:
-        """Write to shared pages; NotCoveredError outside of them."""
+        """Write to it; NotCoveredError outside of the extent."""
         if not data:
             return
-        if not self.is_shared(address, len(data)):
+        if not self._is_known(address, len(data)):
             raise NotCoveredError("memory outside of the shared pages")
         offset = address - self.base
         while data:
@@ -101,7 +112,7 @@ class SharedMemory:
             self.write(address, (value & MASK).to_bytes(WORD, "little"))
 
     def differences(self, pages: Iterable[tuple[int, bytes]]) -> list[tuple[int, int, int]]:
-        """Of the shared pages as they are, given by offset: (address, found, expected) of each word that differs."""
+        """Of pages as they are, given by offset: (address, found, expected) of each word that differs."""
         found = []
         for offset, content in pages:
             expected = bytes(self.pages.get(offset, self._start[offset : offset + PAGE]))

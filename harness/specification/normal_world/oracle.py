@@ -19,7 +19,7 @@ from harness.programs.interfaces import Action, Interface
 from harness.programs.normal_registers import RESULTS
 from harness.protocol import PAGE, CallState
 from harness.specification.answers import NotCoveredError
-from harness.specification.normal_world.memory import MASK, WORD, SharedMemory
+from harness.specification.normal_world.memory import MASK, WORD, SharedMemory, extent
 from harness.specification.normal_world.programs import (
     Change,
     Machine,
@@ -72,7 +72,8 @@ class NormalOracle:
         self.answered = self.judged = 0
         """SMCs of the normal world that returned in all programs so far, and those of them that were judged."""
         self._smc = interface.index["NormalSMC"]
-        self._start = snapshot.read(normal.shared.base, normal.shared.size)
+        self._base, self._end = extent(normal)
+        self._start = snapshot.read(self._base, self._end - self._base)
         count = len(interface.calls)
         self._normal_call = [index >= interface.first_normal_call for index in range(count)]
         self._domain_call = [interface.calls[index].interface == _DOMAINS for index in range(count)]
@@ -115,7 +116,7 @@ class NormalOracle:
         return comparison
 
     def _compare_memory(self, memory: MemoryImage, observation: Any, walk: _Walk) -> None:
-        base, end = self._normal.shared.base, self._normal.shared.end
+        base, end = self._base, self._end
         touched = {int(page) - base for page in observation.changed if base <= page < end}
         for state in walk.states:
             touched |= state.memory.pages.keys()
