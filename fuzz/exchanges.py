@@ -75,7 +75,7 @@ class ExchangeMaker:
         if pick() < 0.2:  # a parameter by its words: further ones, references to registered memory
             calls.append(self._fitted(exchange.parameter))
             calls[-1][TARGET_OFFSET : TARGET_OFFSET + 2] = target
-        if pick() < 0.1:
+        if pick() < 0.15:
             calls.append(self._fitted(exchange.change))
             calls[-1][TARGET_OFFSET : TARGET_OFFSET + 2] = target
         if pick() < 0.1:

@@ -11,7 +11,7 @@ from harness.programs.descriptions import Action, CallType
 from harness.programs.interfaces import Interface
 from harness.programs.normal_calls import ANSWER, DYNAMIC_NAMES, LENGTHS, MESSAGE_PAGES, WORDS
 from harness.programs.normal_functions import ArgumentKind, load_normal_functions
-from harness.programs.trusted_messages import MESSAGE, PARAMETER, Command, ParameterType, load_trusted_services
+from harness.programs.trusted_messages import MESSAGE, Command, ParameterType, load_trusted_services
 
 Selectors = tuple[bytes, ...]
 TARGET = "target"
@@ -155,9 +155,9 @@ class NormalFits:
         pages = self.selectors("normal_shared", self.pages())
         words = self._arguments((*_SMALL, *LENGTHS, *self._places.values()))
         yield {TARGET: pages, "value": words}
-        # A word of a message's parameters, once it has been read
-        inside = self.selectors("normal_offset", range(MESSAGE.itemsize, MESSAGE.itemsize + 2 * PARAMETER.itemsize))
-        whole, reads = self.selectors("width", (8,)), self.selectors("normal_reads", (6, 8, 12, 16))
+        # Address or size of a message's memory, once it has been read
+        inside = self.selectors("normal_offset", (MESSAGE.itemsize + n for n in (8, 16, 40, 48)))
+        whole, reads = self.selectors("width", (8,)), self.selectors("normal_reads", (8, 12, 16))
         yield {TARGET: pages, "value": words, "offset": inside, "width": whole, "reads": reads}
 
     def _writes(self) -> Iterable[dict[str, Selectors]]:
