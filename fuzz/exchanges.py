@@ -14,6 +14,9 @@ from harness.programs.interfaces import Interface
 from harness.programs.normal_calls import functions
 from harness.programs.trusted_messages import Command
 
+_SERVICE_INDEX = 3
+"""Of a message's arguments, the service."""
+_SERVICE = argument_offset(_SERVICE_INDEX)
 _CLIENTS = 3
 """The first clients of the pool are those that most calls are made for."""
 
@@ -59,19 +62,20 @@ class ExchangeMaker:
         if pick() < 0.5:
             return self._bring(self._any_command(), client)
         calls = self._bring(Command.OPEN_SESSION, client)
+        service = bytes(calls[0][_SERVICE : _SERVICE + 2])
         for _ in range(1 + int(pick() * 2)):
             other = bytes((int(pick() * _CLIENTS), 0)) if pick() < 0.15 else client
-            calls += self._bring(Command.INVOKE_COMMAND if pick() < 0.75 else self._any_command(), other)
+            calls += self._bring(Command.INVOKE_COMMAND if pick() < 0.75 else self._any_command(), other, service)
         return calls
 
     def _any_command(self) -> Command:
         commands: Sequence[Command] = list(Command)
         return commands[int(self._random.random() * len(commands))]
 
-    def _bring(self, command: Command, client: bytes) -> list[bytearray]:
+    def _bring(self, command: Command, client: bytes, service: bytes = b"") -> list[bytearray]:
         exchange, pick = self._exchange, self._random.random
         target, argument = exchange.pages[int(pick() * len(exchange.pages))]
-        calls = [self._message(command, target)]
+        calls = [self._message(command, target, service)]
         if pick() < 0.2:  # a parameter by its words: further ones, references to registered memory
             calls.append(self._fitted(exchange.parameter))
             calls[-1][TARGET_OFFSET : TARGET_OFFSET + 2] = target
@@ -91,8 +95,9 @@ class ExchangeMaker:
             calls.append(self._smc(exchange.resume, other))
         return calls
 
-    def _message(self, command: Command, target: bytes) -> bytearray:
-        record = self._fitting(self._exchange.message, self._exchange.commands[command])
+    def _message(self, command: Command, target: bytes, service: bytes) -> bytearray:
+        """A message; to a session with that service, if one is given."""
+        record = self._fitting(self._exchange.message, self._exchange.commands[command], service)
         record[TARGET_OFFSET : TARGET_OFFSET + 2] = target
         return record
 
@@ -101,11 +106,14 @@ class ExchangeMaker:
         record[place : place + 2] = client
         return record
 
-    def _fitting(self, number: int, first: bytes) -> bytearray:
+    def _fitting(self, number: int, first: bytes, service: bytes = b"") -> bytearray:
         """A call whose first argument is this, and whose others go with it."""
         record, place = self._call(number), argument_offset(0)
         record[place : place + 2] = first
-        if fits := self._fits.get((number, first)):
+        fits = self._fits.get((number, first), [])
+        if service:
+            fits = [fit for fit in fits if service in fit.arguments[_SERVICE_INDEX]] or fits
+        if fits:
             self._maker.apply(record, fits[int(self._random.random() * len(fits))])
         return record
 

@@ -116,22 +116,25 @@ class NormalFits:
             return made
 
         opening = message(Command.OPEN_SESSION)
+        names = [service.name for service in load_trusted_services()]
         for number, service in enumerate(load_trusted_services()):
             chosen = self.selectors("trusted_service", (number,))
             yield opening | {"service": chosen}
             yield message(Command.OPEN_SESSION, (ParameterType.VALUE_INPUT, values, values)) | {"service": chosen}
             functions = self.selectors("message_function", service.commands.values())
             given, got = (ParameterType.VALUE_INPUT, values, values), (ParameterType.VALUE_OUTPUT, values, values)
-            yield message(Command.INVOKE_COMMAND, given, got) | {"session": latest, "function": functions}
+            invoked = message(Command.INVOKE_COMMAND, given, got) | {"session": latest, "function": functions}
+            yield invoked | {"service": chosen}
         copying = self.selectors("message_function", _SMALL)
         first, second = ParameterType.TMEM_INPUT, ParameterType.TMEM_OUTPUT
         whole = message(Command.INVOKE_COMMAND, (first, shared, buffers), (second, shared, buffers))
-        yield whole | {"session": latest, "function": copying[:2]}
+        own = {"session": latest, "service": self.selectors("trusted_service", (names.index("buffers"),))}
+        yield whole | own | {"function": copying[:2]}
         mixed = message(Command.INVOKE_COMMAND, (first, memory, lengths), (second, memory, lengths))
         mixed |= {name: self.selectors("message_type", types) for name, types in (("type0", _IN_OUT), ("type1", _OUT))}
         for places, sizes in ((memory, lengths), (shared, buffers)):
             pieces = {name: places if name[0] == "a" else sizes for name in ("a0", "b0", "a1", "b1")}
-            yield mixed | pieces | {"session": latest, "function": copying}
+            yield mixed | pieces | own | {"function": copying}
         yield message(Command.CLOSE_SESSION)
         yield message(Command.CANCEL)
         listed = dict(self._pools["message_type"].names)["tmem_output-pages"]
@@ -157,7 +160,7 @@ class NormalFits:
         yield {TARGET: pages, "value": words}
         # Address or size of a message's memory, once it has been read
         inside = self.selectors("normal_offset", (MESSAGE.itemsize + n for n in (8, 16, 40, 48)))
-        whole, reads = self.selectors("width", (8,)), self.selectors("normal_reads", (8, 12, 16))
+        whole, reads = self.selectors("width", (8,)), self.selectors("normal_reads", (8, 12))
         yield {TARGET: pages, "value": words, "offset": inside, "width": whole, "reads": reads}
 
     def _writes(self) -> Iterable[dict[str, Selectors]]:
