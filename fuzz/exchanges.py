@@ -87,7 +87,7 @@ class ExchangeMaker:
         calls.append(self._smc(exchange.bring, client))
         place = argument_offset(2)
         calls[-1][place : place + 2] = argument
-        if pick() < 0.1:  # the same message again, from whomever
+        if command is not Command.OPEN_SESSION and pick() < 0.1:  # the same message again, from whomever
             calls.append(self._smc(exchange.bring, bytes((int(pick() * _CLIENTS), 0))))
             calls[-1][place : place + 2] = argument
         if pick() < 0.2:
