@@ -32,7 +32,7 @@ def programs(count: int) -> list[list[Decoded]]:
 
 
 def test_most_calls_are_the_normal_worlds() -> None:
-    calls = Counter(TABLE.calls[call.call].name for program in programs(600) for call in program)
+    calls = Counter(TABLE.calls[call.call].name for program in programs(1500) for call in program)
     assert sum(n for name, n in calls.items() if name.startswith("Normal")) > 0.8 * calls.total()
     assert {call.name for call in TABLE.calls if call.name.startswith("Normal")} <= set(calls)
     assert calls["ARM_SMC_Call"] and calls["Yield"]
