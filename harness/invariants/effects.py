@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""effects: an invocation that succeeded has done what it is for, as the table of harness/specification says."""
+"""effects: a program's last call has done what it is for, as the tables of harness/specification say."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ID = "effects"
 
 
 def compare(oracle: AnswerOracle, program: bytes, observation: Any, ram: Ram) -> Judgement:
-    """Look for what the last invocation of a program must have done in the state that it left.
+    """Look for what the last call of a program must have done in the state that it left.
 
     Raises a MachineError for an observation that is over.
     """
@@ -28,7 +28,7 @@ def compare(oracle: AnswerOracle, program: bytes, observation: Any, ram: Ram) ->
 
 @invariant(ID, family=ANSWERS, reference="docs/specification.md")
 def effects(context: Context) -> Judgement:
-    """The last invocation of a program has done what it is for, if it succeeded."""
+    """The last call of a program has done what it is for, if it succeeded; its caller waits for the right thing."""
     observation, oracle, authority = context.observation, context.answers, context.smc
     if observation is None or oracle is None or authority is None:
         return Judgement()

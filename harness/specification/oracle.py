@@ -27,6 +27,7 @@ from harness.specification.invocations import Invocation, thread_of
 from harness.specification.lookups import resolve, translate
 from harness.specification.memory import Memory, Slot
 from harness.specification.table import Expected, expected
+from harness.specification.waiting import wrong_wait
 
 MESSAGE_REGISTERS = 4
 """Words of a message that travel in registers; the others lie in the caller's IPC buffer."""
@@ -332,14 +333,20 @@ class AnswerOracle:
         """
         rows, states = records(program), results["state"].tolist()
         index = max((i for i, state in enumerate(states[: len(rows)]) if state != CallState.NOT_REACHED), default=-1)
-        if index < 0 or states[index] != CallState.DONE or int(results["error"][index]):
+        if index < 0 or states[index] not in (CallState.STARTED, CallState.DONE) or int(results["error"][index]):
             return None
         words = frozenset(changed.tolist()) if changed is not None else None
         call = self._decoder.decode_call(rows, index)
-        type_ = self.interface.calls[call.call]
-        if type_.action is not Action.INVOKE or self._disturbed(rows, states, words):
+        type_, started = self.interface.calls[call.call], states[index] == CallState.STARTED
+        if type_.action not in (_OVERTAKEN if started else (Action.INVOKE,)) or self._disturbed(rows, states, words):
             return None
         memory, thread = Memory(self._layout, ram), self._threads[call.victim]
+        victim = self.interface.population.victims[call.victim].name
+        evidence = {"call": index, "name": type_.name, "victim": victim, "words": [hex(word) for word in call.words]}
+        if started:
+            wrong = "" if self._unordered(rows, index, states) else self._wait(call, type_.name, memory, thread)
+            text = f"call {index} ({victim}: {type_.name}) has not returned, and {wrong}"
+            return Difference(text, type_.name, evidence) if wrong else None
         try:
             slots = [self._lookup(memory, thread, pointer) for pointer in (call.target, *call.caps)]
             found = [slot for slot in slots if isinstance(slot, Slot)]
@@ -352,9 +359,43 @@ class AnswerOracle:
             return None  # the way to what it was about is gone with the call, or leads elsewhere
         if not wrong:
             return None
-        victim = self.interface.population.victims[call.victim].name
-        evidence = {"call": index, "name": type_.name, "victim": victim, "words": [hex(word) for word in call.words]}
         return Difference(f"call {index} ({victim}: {type_.name}) succeeded, and {wrong}", type_.name, evidence)
+
+    def _wait(self, call: Decoded, name: str, memory: Memory, thread: int) -> str:
+        """What is wrong with the state in which a call that has not returned left its caller; empty for nothing.
+
+        Nothing is said about a caller that may have faulted, here or on its way back, where nobody takes its faults.
+        """
+        try:
+            layout = self._layout
+            handler = memory.word(thread + layout.tcb_offset + layout.struct("tcb")["tcbFaultHandler"].offset)
+            if self._own_page(memory, thread) != self._pages[call.victim]:
+                return ""
+            given = call.caps[: call.info >> _CAPS_SHIFT & _CAPS]
+            target, taker, *_ = slots = [self._lookup(memory, thread, to) for to in (call.target, handler, *given)]
+            if not all(isinstance(slot, Slot) for slot in slots):
+                return ""
+            assert isinstance(target, Slot)
+            assert isinstance(taker, Slot)
+            if taker.cap.type != "endpoint_cap" or not all(map(taker.cap.field, ("capCanSend", "capCanGrant"))):
+                return ""
+            return wrong_wait(name, target.cap, memory, thread)
+        except (NotCoveredError, KeyError):
+            return ""
+
+    def _unordered(self, rows: list[bytes], index: int, states: list[int]) -> bool:
+        """Whether another victim's call, or a later one, may have been made after a call and have changed its caller.
+
+        Messages with a label may be invocations, which a victim can have left to be made until then.
+        """
+        if self._overtakes(rows, index, states):
+            return True
+        for call in (self._decoder.decode_call(rows, before) for before in range(index)):
+            action = self.interface.calls[call.call].action
+            other = rows[index][1] % len(self._threads) != call.victim
+            if action is Action.INTERRUPT or (other and action in _MESSAGES and call.info >> _LABEL_SHIFT):
+                return True
+        return False
 
     def _repeated(self, rows: list[bytes], index: int) -> bool:
         """Whether an interrupt may have stopped a call that breaks no rule, which was then made in another state."""

@@ -31,7 +31,8 @@ block null_cap {{ padding 64 {_CAP} }}
 block untyped_cap {{
     field capFreeIndex 48 padding 4 field capIsNonSecure 1 padding 4 field capIsDevice 1 field capBlockSize 6
     field_high capPtr 47 padding 12 field capType 5 }}
-block endpoint_cap {{ field capEPPtr 64 field capEPBadge 28 padding 31 field capType 5 }}
+block endpoint_cap {{ field capEPPtr 64 field capEPBadge 28 padding 28
+    field capCanGrant 1 field capCanSend 1 field capCanReceive 1 field capType 5 }}
 block notification_cap {{ field capNtfnBadge 64 field_high capNtfnPtr 49 padding 10 field capType 5 }}
 block reply_cap {{ field capTCBPtr 64 field capReplyMaster 1 padding 58 field capType 5 }}
 block cnode_cap {{
@@ -68,7 +69,7 @@ block notification {{
     padding 13 field_high ntfnQueue_head 49 field state 2 }}
 block mdb_node {{ field_high mdbNext 47 padding 15 field mdbRevocable 1 field mdbFirstBadged 1 field mdbPrev 64 }}
 block thread_state {{
-    field blockingIPCBadge 64 padding 62 field tcbQueued 1 field blockingIPCIsCall 1
+    field blockingIPCBadge 64 padding 61 field blockingIPCCanGrant 1 field tcbQueued 1 field blockingIPCIsCall 1
     field_high blockingObject 45 padding 15 field tsType 4 }}
 block NullFault {{ padding 125 field seL4_FaultType 3 }}
 block VMFault {{ padding 125 field seL4_FaultType 3 }}
