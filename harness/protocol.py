@@ -159,7 +159,7 @@ def _dtype(*fields: _Field) -> np.dtype[np.void]:
 # EL3's account of the last park. Registers are those of the interrupted context.
 SMC_LOG = _dtype(
     ("arguments", "<u8", (8,)),
-    ("result", "<u8", (4,)),
+    ("result", "<u8", (8,)),  # x0 to x7 as the caller got them
     ("beyond", "<u8", (2,)),  # x8 to x17: the even ones or-ed together, and the odd ones
     ("call", "<u8"),
     ("elr_el3", "<u8"),

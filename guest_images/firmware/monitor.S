@@ -172,6 +172,10 @@ dispatcher_accepted:
         ldr     x10, [x10]
         stp     x0, x1, [x10, #BW_SMC_LOG_RESULT]
         stp     x2, x3, [x10, #BW_SMC_LOG_RESULT + 16]
+        ldp     x0, x1, [x9, #32]               /* the others come back as they were given */
+        ldp     x2, x3, [x9, #48]
+        stp     x0, x1, [x10, #BW_SMC_LOG_RESULT + 32]
+        stp     x2, x3, [x10, #BW_SMC_LOG_RESULT + 48]
         b       enter_normal_world
 2:      bl      start_normal_world
 endfunction dispatcher_smc

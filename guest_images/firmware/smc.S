@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * SMCs that EL3 answers itself, by the SMC calling convention 1.1: function identifier in w0, arguments from x1,
- * results in x0-x3, all other registers unchanged. smc.yaml describes the functions; its
+ * results in x0-x3 (those of rotate in x0-x7), all other registers unchanged. smc.yaml describes the functions; its
  * identifiers and the lists of what the two FEATURES functions know come from there (tables.h).
  * Each call is logged in the report with its arguments and results. What S-EL1 calls begins here,
  * what the normal world calls in monitor.S.
@@ -61,6 +61,8 @@ succeed:
 smc_return:
         stp     x0, x1, [x10, #BW_SMC_LOG_RESULT]
         stp     x2, x3, [x10, #BW_SMC_LOG_RESULT + 16]
+        stp     x4, x5, [x10, #BW_SMC_LOG_RESULT + 32]
+        stp     x6, x7, [x10, #BW_SMC_LOG_RESULT + 48]
         end_smc
         eret
 endfunction smc_call
@@ -89,6 +91,19 @@ endfunction smc_psci_features
 function smc_echo
         b       succeed
 endfunction smc_echo
+
+/* No register that can be a result comes back as it was given. */
+function smc_rotate
+        mov     x8, x1
+        add     x1, x2, #1
+        add     x2, x3, #2
+        add     x3, x4, #3
+        add     x4, x5, #4
+        add     x5, x6, #5
+        add     x6, x7, #6
+        add     x7, x8, #7
+        b       succeed
+endfunction smc_rotate
 
 /*
  * While programs run (once the snapshot is taken) these end the program, not the machine: EL3 parks,

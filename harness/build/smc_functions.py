@@ -66,9 +66,9 @@ class SmcFunction(StrictModel):
     owner: Owner
     width: Literal[32, 64]
     callers: Annotated[tuple[Caller, ...], Field(min_length=1)] = (Caller.SECURE,)
-    arguments: Annotated[tuple[SmcArgument, ...], Field(max_length=6)] = ()
+    arguments: Annotated[tuple[SmcArgument, ...], Field(max_length=7)] = ()
     result: str
-    returns: Annotated[tuple[str, ...], Field(max_length=3)] = ()
+    returns: Annotated[tuple[str, ...], Field(max_length=7)] = ()
     found_by: tuple[str, ...] = ()
 
     @model_validator(mode="after")

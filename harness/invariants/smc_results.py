@@ -55,8 +55,7 @@ def compare(authority: SmcAuthority, program: bytes, observation: Any) -> Judgem
         result = results[index]
         if int(result["state"]) != CallState.DONE:
             continue
-        # EL3 writes four registers and leaves the others; what does not fit into registers goes through the buffer.
-        expected = [*entry["result"].tolist(), *entry["arguments"].tolist()[len(entry["result"]) :]]
+        expected = entry["result"].tolist()  # what does not fit into registers goes through the buffer
         known = MESSAGE_REGISTERS if authority.buffer_unknown(rows, results, index) else SMC_REGISTERS
         found, length = result["mr"].tolist()[:known], int(result["info"])
         judgement.judged += 1

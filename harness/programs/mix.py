@@ -186,7 +186,7 @@ class Mix:
         return self._named("spare-table-" + self._random.choice("abc")), {}
 
     def _make_arm_smc_call(self, index: int) -> tuple[Argument, dict[str, Argument]]:
-        function = self._value("smc_function", "echo", "echo", "smccc_version", "psci_version", "psci_features")
+        function = self._value("smc_function", "echo", "rotate", "smccc_version", "psci_version", "psci_features")
         target = self._named("smc")
         if target == slot(0):
             target, function = self._named("smc-echo"), self._value("smc_function", "echo")

@@ -64,10 +64,11 @@ def machine(shared_machine: BareMachine) -> BareMachine:
 
 
 def smc(machine: BareMachine, function: int, *arguments: int, operation: Operation = Operation.SMC) -> list[int]:
-    """Make an SMC with distinct values in all other registers; checks that only x0-x3 change."""
+    """Make an SMC with distinct values in all other registers; checks that only its results change."""
     values = [function, *arguments, *DISTINCT[1 + len(arguments) :]]
     assert machine.run(operation, values) == ParkStatus.DONE
-    assert machine.results[4:] == values[4:]
+    first = 8 if function == SMC["rotate"] else 4
+    assert machine.results[first:] == values[first:]
     return machine.results
 
 
@@ -121,15 +122,27 @@ def test_boot_contract(bare: Artefacts, config: MachineConfig) -> None:
 )
 def test_smc_functions(machine: BareMachine, name: str, arguments: tuple[int, ...], result: int) -> None:
     results = smc(machine, SMC[name], *arguments)
-    expected = [*arguments, *DISTINCT[1 + len(arguments) : 4]]
-    assert results[:4] == [result, *expected]
+    expected = [*arguments, *DISTINCT[1 + len(arguments) : 8]]
+    assert results[:8] == [result, *expected]
+
+
+def test_rotate_changes_all_that_can_be_a_result(machine: BareMachine) -> None:
+    """Each result is what its name in the description says."""
+    arguments = [0x1000 * number for number in range(1, 8)]
+    results = smc(machine, SMC["rotate"], *arguments)
+    assert results[:8] == [0, 0x2001, 0x3002, 0x4003, 0x5004, 0x6005, 0x7006, 0x1007]
+    (rotate,) = (function for function in load_smc_functions() if function.name == "rotate")
+    places = {argument.name: number for number, argument in enumerate(rotate.arguments, 1)}
+    named = [name.split("_plus_") for name in rotate.returns]
+    assert results[1:8] == [0x1000 * places[argument] + int(added) for argument, added in named]
+    assert [int(value) for value in machine.report["smc_log"][0]["result"]] == results[:8]
 
 
 def test_the_function_identifier_has_32_bits(machine: BareMachine) -> None:
     assert smc(machine, 0x1234_5678_0000_0000 | SMC["psci_version"])[0] == 0x10001
 
 
-@pytest.mark.parametrize("function", [0, 0x8000_0002, 0x8400_0002, 0xC400_0000, 0x0400_0000, 0xC200_0002, 0xFFFF_FFFF])
+@pytest.mark.parametrize("function", [0, 0x8000_0002, 0x8400_0002, 0xC400_0000, 0x0400_0000, 0xC200_0003, 0xFFFF_FFFF])
 def test_other_functions_are_not_supported(machine: BareMachine, function: int) -> None:
     assert smc(machine, function)[:4] == [NOT_SUPPORTED, *DISTINCT[1:4]]
 
@@ -144,7 +157,7 @@ def test_smcs_are_logged(machine: BareMachine) -> None:
     assert int(report["smc_count"]) == 1
     entry = report["smc_log"][0]
     assert [int(value) for value in entry["arguments"]] == [SMC["echo"], 1, 2, 3, *DISTINCT[4:8]]
-    assert [int(value) for value in entry["result"]] == [0, 1, 2, 3]
+    assert [int(value) for value in entry["result"]] == [0, 1, 2, 3, *DISTINCT[4:8]]
     assert int(entry["call"]) == 7
     assert int(entry["elr_el3"]) >= VIRTUAL
     machine.run(Operation.NOTHING)

@@ -49,7 +49,7 @@ def test_an_smc_returns_its_results_through_the_capability(executor: Executor, i
     assert [int(value) for value in observation.results[0]["mr"][:4]] == [0, 1, 2, 3]
     (entry,) = observation.smc_log
     assert [int(value) for value in entry["arguments"][:4]] == [SMC["echo"], 1, 2, 3]
-    assert [int(value) for value in entry["result"]] == [0, 1, 2, 3]
+    assert [int(value) for value in entry["result"]] == [0, 1, 2, 3, *entry["arguments"][4:].tolist()]
     assert int(entry["call"]) == 0
 
 

@@ -103,7 +103,7 @@ def test_calls_of_the_trusted_os_reach_it(machine: WorldsMachine, function: int)
     assert machine.requests == [arguments]
     entry = machine.account["smc_log"][0]
     assert [int(value) for value in entry["arguments"]] == [function, *DISTINCT[1:8]]
-    assert [int(value) for value in entry["result"]] == results[:4]
+    assert [int(value) for value in entry["result"]] == results[:8]
     assert int(entry["call"]) == 7
     assert int(machine.report["smc_count"]) == 0, "neither these nor the dispatcher's own are SMCs of S-EL1"
 
