@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.build.kernel import kernel_options
+from harness.configs import MachineConfig
 from harness.invariants.capabilities import judge_capabilities
 from harness.invariants.definitions import MAXIMUM_VIOLATIONS, Context, Judgement, invariant
 from harness.kernel_state.capabilities import FRAME_BITS, KERNEL_OBJECTS
@@ -189,6 +191,11 @@ def valid_objs(context: Context) -> Judgement:
     return judgement
 
 
+def time_slice(config: MachineConfig) -> int:
+    """Timer ticks that a thread has before the next one of its priority has its turn: CONFIG_TIME_SLICE."""
+    return int(kernel_options(config, release=False)["TIME_SLICE"])
+
+
 def _judge_threads(state: KernelState, judgement: Judgement) -> None:
     threads, layout = state.threads, state.layout
     states = [value for name, value in layout.types.constants.items() if name.startswith("ThreadState_")]
@@ -199,6 +206,10 @@ def _judge_threads(state: KernelState, judgement: Judgement) -> None:
         values = threads.member(member)
         for row in np.flatnonzero(values >= np.uint64(limit)).tolist():
             judgement.fail_thread(threads, row, member, int(values[row]), f"below {limit}")
+    slices, limit = threads.member("tcbTimeSlice"), time_slice(state.config)
+    idle = threads.tcb == np.uint64(state.pointer("ksIdleThread"))
+    for row in np.flatnonzero(((slices == 0) | (slices > np.uint64(limit))) & ~idle).tolist():
+        judgement.fail_thread(threads, row, "tcbTimeSlice", int(slices[row]), f"1 to {limit}")
     faults = layout.union("seL4_Fault")
     kinds = faults.tag.of_word(threads.member("tcbFault", faults.tag.word))
     for row in np.flatnonzero(~contains(np.array(sorted(faults.blocks), np.uint64), kinds)).tolist():

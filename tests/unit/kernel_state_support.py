@@ -445,6 +445,8 @@ class Machine:
         self.link(self.slot(55), self.slot(90, self.irq_node))
         self.state(self.thread, "Running")
         self.state(self.idle, "IdleThreadState")
+        for thread in (self.thread, self.ready, self.sender, self.waiter, self.caller):
+            self.member(thread, "tcbTimeSlice", 5)
         self.ready_queue(70, self.ready)
         self.state(self.sender, "BlockedOnSend", self.endpoint)
         self.queue("endpoint", self.endpoint, "EPState_Send", self.sender)

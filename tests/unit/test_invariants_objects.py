@@ -151,6 +151,8 @@ CAUGHT: dict[str, tuple[list[str], Change]] = {
     ),
     "a priority that is too high": (["valid_objs"], lambda m: m.member(m.caller, "tcbPriority", 128)),
     "a domain that there is not": (["valid_objs"], lambda m: m.member(m.caller, "tcbDomain", 2)),
+    "no time left": (["valid_objs"], lambda m: m.member(m.thread, "tcbTimeSlice", 0)),
+    "more time than there is": (["valid_objs"], lambda m: m.member(m.ready, "tcbTimeSlice", 6)),
     "an impossible fault": (["valid_objs"], lambda m: m.member(m.caller, "tcbFault", 3)),
     "a crooked IPC buffer": (["valid_objs"], lambda m: m.member(m.caller, "tcbIPCBuffer", 0x1008)),
     "an address space that is none": (

@@ -49,6 +49,7 @@ _THREAD_MEMBERS = (
     "tcbDomain",
     "tcbMCP",
     "tcbPriority",
+    "tcbTimeSlice",
     "tcbIPCBuffer",
     "tcbSchedNext",
     "tcbSchedPrev",

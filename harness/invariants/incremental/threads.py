@@ -16,7 +16,7 @@ from harness.invariants.incremental import snapshot as roles
 from harness.invariants.incremental.decoding import NONE, Unclear, pointer, reader
 from harness.invariants.incremental.delta import Delta
 from harness.invariants.incremental.snapshot import WORD, SnapshotIndex
-from harness.invariants.objects import IPC_BUFFER_BYTES
+from harness.invariants.objects import IPC_BUFFER_BYTES, time_slice
 from harness.invariants.vspace import FPU_PATH
 from harness.kernel_state.layout import Layout
 
@@ -43,12 +43,13 @@ class ThreadFields:
         first = members["tcbState"].offset
         self.first = first // WORD
         names = (
-            "tcbBoundNotification tcbFault tcbDomain tcbMCP tcbPriority tcbIPCBuffer "
+            "tcbBoundNotification tcbFault tcbDomain tcbMCP tcbPriority tcbIPCBuffer tcbTimeSlice "
             "tcbSchedNext tcbSchedPrev tcbEPNext tcbEPPrev"
         ).split()
         at = {name: (members[name].offset - first) // WORD for name in names}
         self.count = max(*at.values(), 2) + 2
         self.bound, self.fault, self.domain, self.mcp, self.priority, self.buffer = (at[name] for name in names[:6])
+        self.slice, self.time_slice = at["tcbTimeSlice"], time_slice(state.config)
         self.sched = (at["tcbSchedNext"], at["tcbSchedPrev"])
         self.waiting = (at["tcbEPNext"], at["tcbEPPrev"])
         block = layout.block("thread_state")
@@ -305,6 +306,7 @@ class Threads:
             or words[fields.domain] >= fields.domains
             or fields.fault_kind(words[fields.fault :]) not in fields.faults
             or words[fields.buffer] % IPC_BUFFER_BYTES
+            or (not 0 < words[fields.slice] <= fields.time_slice and type_ != fields.idle)
         ):
             raise Unclear("a thread with odd fields")
 
