@@ -372,8 +372,11 @@ class KernelState:
         return self.layout.physical(value) if value else 0
 
     @cached_property
-    def boot_info(self) -> BootInfo | None:
-        """Boot information, found by the initial thread's CNode; None if it is gone."""
+    def initial_cnode(self) -> tuple[int, int] | None:
+        """Rows of the capabilities to the initial thread's CNode, in itself, and to the frame of its boot information.
+
+        None if one of them is gone.
+        """
         own, frame = self.layout.constant("seL4_CapInitThreadCNode"), self.layout.constant("seL4_CapBootInfoFrame")
         caps = self.caps
         for row in caps.of("cnode_cap")[caps.index[caps.of("cnode_cap")] == own].tolist():
@@ -381,8 +384,15 @@ class KernelState:
                 continue
             slot = caps.rows_at(caps.base[row : row + 1] + np.uint64(frame << self.layout.slot_bits))
             if slot[0] >= 0 and caps.type_name(int(slot[0])) == "frame_cap":
-                return read_boot_info(self.layout, self.memory, int(caps.base[slot[0]]))
+                return row, int(slot[0])
         return None
+
+    @cached_property
+    def boot_info(self) -> BootInfo | None:
+        """Boot information, found by the initial thread's CNode; None if it is gone."""
+        if self.initial_cnode is None:
+            return None
+        return read_boot_info(self.layout, self.memory, int(self.caps.base[self.initial_cnode[1]]))
 
     # Address spaces
 

@@ -25,6 +25,7 @@ from tests.system.odd_view import (
     empty_zombie,
     free_index,
     full,
+    handed_out,
     has_invalid_entry,
     has_nothing,
     idle,
@@ -200,6 +201,7 @@ ODD_STATES: dict[tuple[str, str], OddState] = {
     ("if_unsafe_then_cap", "a zombie in the CNode that it stands for"): OddState(
         "a CNode that holds the only capability of another one is deleted", lambda v: len(v.own_zombies)
     ),
+    ("boot_information", "an empty slot in one of the regions"): OddState(None, handed_out),
     ("cur_tcb", "a current thread in state Restart"): OddState("the system is switched off", restarting),
     ("cur_tcb", "the idle thread while all others are blocked"): OddState("nobody runs", idle),
     ("cur_tcb", "another address space in TTBR0 than the current thread's"): OddState(

@@ -262,6 +262,15 @@ def other_root(v: View) -> bool:
     return int(v.state.caps.base[v.held("tcbVTable")[v.current]]) != v.state.vspaces.live
 
 
+def handed_out(v: View) -> bool:
+    """The initial thread has an untyped no more that it was told of."""
+    info, found = v.state.boot_info, v.state.initial_cnode
+    assert info is not None and found is not None
+    caps = v.state.caps
+    held = set(caps.index[caps.container == caps.container[found[0]]].tolist())
+    return any(untyped.slot not in held for untyped in info.untypeds)
+
+
 def boot_part(v: View) -> Any:
     caps, rows = v.state.caps, v.state.caps.of("untyped_cap")
     kernel = np.uint64(v.state.config.secure_ram.base)

@@ -36,6 +36,11 @@ class Image:
         """Physical address of a word of a variable."""
         return self.layout.physical(self.layout.variable(name).address) + 8 * index
 
+    def boot_information(self, member: str, word: int = 0) -> int:
+        """Physical address of a word of what the kernel told the initial thread."""
+        assert self.state.boot_info is not None
+        return self.state.boot_info.address + self.layout.struct("seL4_BootInfo")[member].offset + 8 * word
+
     def slot(self, name: str, victim: int = 0) -> int:
         """Physical address of a victim's slot that the population names."""
         assert self.checker.smc is not None
@@ -153,6 +158,10 @@ POKES: dict[str, tuple[set[str], Poke]] = {
         # It ends the run of slots that descend from its untyped.
         {"untyped_inc", "untyped_mdb"},
         lambda m: m.cap(m.slot("page-s"), "capFBasePtr", lambda _: m.layout.virtual(m.var("ksCurThread") & -4096)),
+    ),
+    "boot_information": (
+        set(),
+        lambda m: (m.boot_information("extraBIPages", 1), 1),
     ),
     "valid_objs": (set(), lambda m: (m.member(m.thread("BlockedOnSend"), "tcbPriority"), 999)),
     "untyped_mdb": (

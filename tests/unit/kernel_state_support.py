@@ -103,7 +103,7 @@ _TCB_WORDS = (
 )
 _CONSTANTS = (
     {"tcbCTable": 0, "tcbVTable": 1, "tcbReply": 2, "tcbCaller": 3, "tcbBuffer": 4, "tcbCNodeEntries": 5},
-    {"seL4_CapNull": 0, "seL4_CapInitThreadCNode": 2, "seL4_CapBootInfoFrame": 9},
+    {"seL4_CapNull": 0, "seL4_CapInitThreadCNode": 2, "seL4_CapBootInfoFrame": 9, "seL4_NumInitialCaps": 40},
     {
         "ThreadState_Inactive": 0,
         "ThreadState_Running": 1,
@@ -166,6 +166,10 @@ def make_layout(config: MachineConfig) -> Layout:
                 "nodeID": _member(0, 8),
                 "untyped": _member(8, 16, (), "seL4_SlotRegion"),
                 "untypedList": _member(24, 120, (10,), "seL4_UntypedDesc"),
+                "numNodes": _member(144, 8),
+                "initThreadCNodeSizeBits": _member(152, 1),
+                "extraBIPages": _member(160, 16, (), "seL4_SlotRegion"),
+                "empty": _member(176, 16, (), "seL4_SlotRegion"),
             },
         ),
     }
@@ -431,6 +435,7 @@ class Machine:
         self.memory.put(self.boot_info + 24, self.arena, 18 << 16)
         self.memory.view(self.boot_info + 36, 8)[:] = np.frombuffer(self.normal.to_bytes(8, "little"), np.uint8)
         self.memory.view(self.boot_info + 44, 4)[:] = [1, 0, 21, 0]
+        self.memory.put(self.boot_info + 144, 1, 7, 0, 0, 42, 128)
 
     def _threads(self) -> None:
         v, cap = self.virtual, self.cap

@@ -151,6 +151,21 @@ CAUGHT: dict[str, tuple[list[str], Change]] = {
     ),
     "a priority that is too high": (["valid_objs"], lambda m: m.member(m.caller, "tcbPriority", 128)),
     "a domain that there is not": (["valid_objs"], lambda m: m.member(m.caller, "tcbDomain", 2)),
+    "a page of boot information that there is not": (
+        ["boot_information"],
+        lambda m: m.memory.put(m.boot_info + 168, 1),
+    ),
+    "a second processor": (["boot_information"], lambda m: m.memory.put(m.boot_info + 144, 2)),
+    "an empty slot that is not": (["boot_information"], lambda m: m.memory.put(m.boot_info + 176, 41)),
+    "an untyped that is told smaller than it is": (
+        ["boot_information"],
+        lambda m: m.set(m.slot(40), m.untyped(m.arena, 19)),
+    ),
+    "an untyped of the wrong world": (
+        ["boot_information"],
+        lambda m: m.memory.put(m.boot_info + 24, m.arena, 18 << 16 | 1),
+    ),
+    "no boot information": (["boot_information"], lambda m: m.memory.put(m.slot(9), 0, 0, 0, 0)),
     "no time left": (["valid_objs"], lambda m: m.member(m.thread, "tcbTimeSlice", 0)),
     "more time than there is": (["valid_objs"], lambda m: m.member(m.ready, "tcbTimeSlice", 6)),
     "an impossible fault": (["valid_objs"], lambda m: m.member(m.caller, "tcbFault", 3)),
