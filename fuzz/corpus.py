@@ -18,10 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.configs import DEFAULT_CONFIG
 from harness.errors import ImageError, InputError, OutputError, ProgramError
 from harness.files import UNFINISHED, write_whole
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
+from harness.programs.yaml import config_of
 from harness.protocol import CALL_BYTES, MAXIMUM_CALLS
 
 INTERFACE = ".interface.json"
@@ -172,12 +174,28 @@ def renew(directory: Path, interface: Interface) -> str:
     )
 
 
-def import_files(into: Path, files: Sequence[Path], interface: Interface) -> tuple[int, int]:
-    """Add programs from YAML files, byte files or directories of them; returns how many are new and were read."""
+@dataclass(frozen=True)
+class Imported:
+    """How many programs were read, how many of them are new, and how many are for another machine config."""
+
+    read: int
+    new: int
+    left_out: int = 0
+
+
+def import_files(into: Path, files: Sequence[Path], interface: Interface, config: str = DEFAULT_CONFIG) -> Imported:
+    """Add programs from YAML files, byte files or directories of them, for machines of that config.
+
+    In a directory, programs that name another config are left out. Raises InputError, ProgramError, OutputError.
+    """
     paths: list[Path] = []
+    left_out = 0
     for path in files:
         if path.is_dir():
-            paths += sorted(inner for inner in path.rglob("*") if inner.is_file() and not inner.name.startswith("."))
+            inner = [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
+            own = [file for file in inner if config_of(file) in (None, config)]
+            left_out += len(inner) - len(own)
+            paths += sorted(own)
         elif path.is_file():
             paths.append(path)
         else:
@@ -190,4 +208,4 @@ def import_files(into: Path, files: Sequence[Path], interface: Interface) -> tup
         programs.append(program)
     # Nothing is written before everything was read: a bad file leaves the corpus as it was.
     write_interface(into, interface)
-    return sum(add_program(into, program) for program in programs), len(paths)
+    return Imported(len(paths), sum(add_program(into, program) for program in programs), left_out)

@@ -81,9 +81,11 @@ def corpus_import(
     from fuzz import corpus
     from harness.programs.interfaces import Interface
 
-    interface = Interface.load(built(config))
+    artefacts = built(config)
+    interface = Interface.load(artefacts)
     with working("reading programs"), corpus_lock(into):
         if into.is_dir() and (said := corpus.renew(into, interface)):
             warn(said)
-        added, read = corpus.import_files(into, files, interface)
-    say(f"{into}: {added} of {read} programs are new")
+        done = corpus.import_files(into, files, interface, artefacts.config.name)
+    others = f"; {done.left_out} are for another machine config" if done.left_out else ""
+    say(f"{into}: {done.new} of {done.read} programs are new{others}")

@@ -166,9 +166,9 @@ def test_what_cannot_work_is_refused_at_once(artefacts: Artefacts, tmp_path: Pat
 def test_corpora_are_minimised_and_merged(executor: Executor, tmp_path: Path) -> None:
     table = Interface.load(executor.artefacts)
     one = corpus.import_files(tmp_path / "one", [PROJECT / "examples"], table)
-    assert one[0] == one[1] > 0
+    assert one.new == one.read > 0 and one.left_out == len(list((PROJECT / "examples/two-worlds").iterdir()))
     twice = corpus.import_files(tmp_path / "one", [PROJECT / "examples"], table)
-    assert twice == (0, one[1])
+    assert twice == corpus.Imported(one.read, 0, one.left_out)
     before = len(corpus.read_corpus(tmp_path / "one"))
     corpus.add_program(tmp_path / "one", corpus.read_corpus(tmp_path / "one")[-1] + b"tail")
     reached = reduction.run_all(executor, corpus.read_corpus(tmp_path / "one"))

@@ -22,7 +22,7 @@ from harness.build.kernel import (
     kernel_options,
     platform_regions,
 )
-from harness.build.planted import planted_bugs
+from harness.build.patches import PATCH_DIRECTORY
 from harness.configs import MachineConfig, Region
 from harness.errors import ConfigError
 
@@ -163,10 +163,11 @@ def test_world_and_badge_have_names(kernel: KernelBuild) -> None:
 
 def test_one_directory_for_one_content(kernel: KernelBuild, config: MachineConfig) -> None:
     assert build_kernel(config) == kernel
-    other = build_kernel(config, extra_patches=[planted_bugs()[0].path])
+    patch = PATCH_DIRECTORY / "planted/asid_entry_stays.patch"
+    other = build_kernel(config, extra_patches=[patch])
     assert other.elf != kernel.elf
     assert other.patches_hash != kernel.patches_hash
-    assert other.series == (*kernel.series, planted_bugs()[0].path.name)
+    assert other.series == (*kernel.series, patch.name)
 
 
 @pytest.mark.slow
