@@ -165,8 +165,8 @@ class Checker:
         self._judged = {id: count for id, count in self._start.judged.items() if id in first}
         self._start_held = not any(violation.invariant in first for violation in self._start.violations)
         self._kernel: KernelChanges | None = None
-        self.others = [entry for entry in invariants() if entry.id not in first | COVERED | of_programs | {boot.ID}]
-        """Invariants of other packages: they look at the whole state. (What was told at boot changes no more.)"""
+        self.others = [entry for entry in invariants() if entry.id not in first | COVERED | of_programs]
+        """Invariants of other packages: they look at the whole state."""
         theirs = {entry.id for entry in self.others}
         self._all_judged = {id: count for id, count in self._start.judged.items() if id not in theirs}
         self.fallbacks = 0

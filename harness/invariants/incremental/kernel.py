@@ -18,7 +18,7 @@ from harness.invariants.changes import report_word
 from harness.invariants.incremental.decoding import Unclear
 from harness.invariants.incremental.delta import Delta
 from harness.invariants.incremental.derivation import Memory, judge_links, judge_neighbours
-from harness.invariants.incremental.snapshot import SnapshotIndex
+from harness.invariants.incremental.snapshot import WORD, SnapshotIndex
 from harness.invariants.incremental.threads import ThreadFields, Threads
 from harness.invariants.incremental.vspaces import AddressSpaces
 from harness.kernel_state.layout import PAGE_BITS
@@ -33,6 +33,7 @@ COVERED = frozenset(
     valid_vs_lookup valid_table_caps unique_table_refs valid_arch_state pspace_aligned pspace_distinct
     pspace_in_kernel_window valid_global_refs valid_objs if_live_then_nonz_cap if_unsafe_then_cap zombies_final cur_tcb
     only_idle valid_queues sym_refs valid_reply_caps valid_reply_masters valid_irq_node valid_irq_handlers
+    boot_information
     """.split()
 )
 """Ids of the invariants that are judged here."""
@@ -54,6 +55,7 @@ class KernelChanges:
         """How often a state was one of these."""
         if self.exact:
             self._fields = ThreadFields(self._index)
+            self._told = _told_at_boot(state, len(self._index.words))
 
     def unclear(self, ram: Ram, changed: Array, words: Array | None, report: Sequence[int]) -> Unclear | None:
         """None if all of COVERED certainly hold, otherwise why that is not certain.
@@ -66,6 +68,8 @@ class KernelChanges:
             return Unclear("the snapshot", suspect=False)
         if words is None or not len(words):
             words = self._differing(ram, changed)
+        if self._told[words].any():
+            return Unclear("what was told at boot", suspect=True)
         words = words[self._index.roles[words].nonzero()[0]]
         # Nothing but these words, their places and TTBR0 is looked at, unless there are new objects.
         state = blake2b(
@@ -97,3 +101,27 @@ class KernelChanges:
         rows, columns = (ram.pages[pages] != self._index.words.reshape(-1, PAGE_WORDS)[pages]).nonzero()
         found: Array = pages[rows] * PAGE_WORDS + columns
         return found
+
+
+def _told_at_boot(state: KernelState, words: int) -> Array:
+    """bool[words]: words of secure RAM that say what the kernel told the initial thread, or what it was about.
+
+    The kernel writes its boot information once. The slots that it names are out of programs' reach: only their links
+    change.
+    """
+    told = np.zeros(words, np.bool_)
+    info, found = state.boot_info, state.initial_cnode
+    if info is None or found is None:
+        return told
+    caps = state.caps
+    page = (int(caps.base[found[1]]) - state.ram.base) // WORD
+    told[page : page + PAGE_WORDS] = True
+    cnode = (int(caps.base[found[0]]) - state.ram.base) // WORD
+    size = (1 << state.layout.slot_bits) // WORD  # a capability, then its links
+    regions = [region for name, region in info.regions.items() if name != "empty"]
+    for slot in {slot for start, end in regions for slot in range(start, end)}:
+        told[cnode + slot * size : cnode + slot * size + size // 2] = True
+    for row in found:
+        first = cnode + int(caps.index[row]) * size
+        told[first : first + size // 2] = True
+    return told
