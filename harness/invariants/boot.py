@@ -17,7 +17,6 @@ from harness.kernel_state.objects import BootInfo
 
 Array = np.ndarray[Any, Any]
 
-ID = "boot_information"
 FAMILY = "objects"
 _PAGE = 1 << PAGE_BITS
 _KIND = "boot information"
@@ -30,7 +29,7 @@ _HOLDS = {
 }
 
 
-@invariant(ID, family=FAMILY, reference="seL4 manual: initial thread's environment")
+@invariant("boot_information", family=FAMILY, reference="seL4 manual: initial thread's environment")
 def boot_information(context: Context) -> Judgement:
     """What the kernel told the initial thread is what it has: regions of slots, untypeds, addresses."""
     state = context.state

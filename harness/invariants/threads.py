@@ -17,6 +17,8 @@ FAMILY = "threads"
 _RESUME_CURRENT_THREAD = 0
 """SchedulerAction_ResumeCurrentThread."""
 _WORD_BITS = 64
+IDLE_PRIORITY = 0
+"""Of the idle thread: who becomes ready with no more than that while it runs has to wait for the next choice."""
 
 
 @invariant(
@@ -45,6 +47,12 @@ def cur_tcb(context: Context) -> Judgement:
     domain, own = state.global_word("ksCurDomain"), int(threads.member("tcbDomain")[row])
     if current != idle and own != domain:
         judgement.fail_thread(threads, row, "tcbDomain", own, f"ksCurDomain, {domain}")
+    if current == idle:
+        for ready, priority in state.ready_queues.used:
+            if ready == domain and priority > IDLE_PRIORITY:
+                judgement.fail_thread(
+                    threads, row, "ksCurThread", "idle", f"a thread of priority {priority}: one waits"
+                )
     return judgement
 
 

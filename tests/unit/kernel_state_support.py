@@ -103,7 +103,7 @@ _TCB_WORDS = (
 )
 _CONSTANTS = (
     {"tcbCTable": 0, "tcbVTable": 1, "tcbReply": 2, "tcbCaller": 3, "tcbBuffer": 4, "tcbCNodeEntries": 5},
-    {"seL4_CapNull": 0, "seL4_CapInitThreadCNode": 2, "seL4_CapBootInfoFrame": 9, "seL4_NumInitialCaps": 40},
+    {"seL4_CapNull": 0, "seL4_CapInitThreadCNode": 2, "seL4_CapBootInfoFrame": 9, "seL4_NumInitialCaps": 110},
     {
         "ThreadState_Inactive": 0,
         "ThreadState_Running": 1,
@@ -431,11 +431,11 @@ class Machine:
         self.link(s(2), self.slot(0, self.thread))
         self.set(self.slot(4, self.thread), self.frame(self.normal, non_secure=True))
         self.link(s(11), self.slot(4, self.thread))
-        self.memory.put(self.boot_info, 0, 40, 42)
+        self.memory.put(self.boot_info, 0, 110, 112)
         self.memory.put(self.boot_info + 24, self.arena, 18 << 16)
         self.memory.view(self.boot_info + 36, 8)[:] = np.frombuffer(self.normal.to_bytes(8, "little"), np.uint8)
         self.memory.view(self.boot_info + 44, 4)[:] = [1, 0, 21, 0]
-        self.memory.put(self.boot_info + 144, 1, 7, 0, 0, 42, 128)
+        self.memory.put(self.boot_info + 144, 1, 7, 0, 0, 112, 128)
 
     def _threads(self) -> None:
         v, cap = self.virtual, self.cap

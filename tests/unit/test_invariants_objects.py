@@ -156,10 +156,10 @@ CAUGHT: dict[str, tuple[list[str], Change]] = {
         lambda m: m.memory.put(m.boot_info + 168, 1),
     ),
     "a second processor": (["boot_information"], lambda m: m.memory.put(m.boot_info + 144, 2)),
-    "an empty slot that is not": (["boot_information"], lambda m: m.memory.put(m.boot_info + 176, 41)),
+    "an empty slot that is not": (["boot_information"], lambda m: m.memory.put(m.boot_info + 176, 111)),
     "an untyped that is told smaller than it is": (
         ["boot_information"],
-        lambda m: m.set(m.slot(40), m.untyped(m.arena, 19)),
+        lambda m: m.set(m.slot(110), m.untyped(m.arena, 19)),
     ),
     "an untyped of the wrong world": (
         ["boot_information"],

@@ -68,6 +68,9 @@ LEGAL: dict[str, Change] = {
         _put("ksReadyQueuesL2Bitmap", 0, 1),
         lambda m: _clear_slot(m, m.slot(2, m.ready)),
     ),
+    "the idle thread runs, and a thread of another domain waits": both(
+        _idle_runs, lambda m: m.ready_queue(70, m.ready, domain=1)
+    ),
     "two threads of one priority": both(
         lambda m: m.ready_queue(70, m.ready, m.sender), lambda m: m.queue("endpoint", m.endpoint, "EPState_Idle")
     ),
@@ -142,6 +145,10 @@ CAUGHT: dict[str, tuple[list[str], Change]] = {
     "a thread that was chosen and not switched to": (
         ["cur_tcb"],
         lambda m: m.memory.put(m.var("ksSchedulerAction"), m.tcb(m.ready)),
+    ),
+    "the idle thread runs and another one waits": (
+        ["cur_tcb"],
+        both(_idle_runs, lambda m: m.ready_queue(70, m.ready)),
     ),
     "the current thread is of another domain": (["cur_tcb"], lambda m: m.member(m.thread, "tcbDomain", 1)),
     "a domain that the schedule does not have now": (["cur_tcb"], _put("ksCurDomain", 1)),

@@ -117,10 +117,10 @@ def test_boot_information() -> None:
     machine = Machine()
     info = state_of(machine).boot_info
     assert info is not None
-    assert info.regions["untyped"] == (40, 42)
+    assert info.regions["untyped"] == (110, 112)
     assert [(u.slot, u.base, u.bits, u.device, u.non_secure) for u in info.untypeds] == [
-        (40, machine.arena, 18, False, False),
-        (41, machine.normal, 21, False, True),
+        (110, machine.arena, 18, False, False),
+        (111, machine.normal, 21, False, True),
     ]
     machine.memory.put(machine.boot_info + 16, 1 << 60)
     assert state_of(machine).boot_info is None

@@ -313,8 +313,6 @@ class SnapshotIndex:
             *((name, GLOBAL) for name in _GLOBALS),
         ):
             self._mark_variable(name, role)
-        if self.state.boot_info is not None:
-            self._mark(self.state.boot_info.address, layout.struct("seL4_BootInfo").size, FIXED)
 
     def word_of(self, address: int) -> int:
         """Number of the word of secure RAM at a physical address."""

@@ -17,6 +17,7 @@ from harness.invariants.incremental.decoding import NONE, Unclear, pointer, read
 from harness.invariants.incremental.delta import Delta
 from harness.invariants.incremental.snapshot import WORD, SnapshotIndex
 from harness.invariants.objects import IPC_BUFFER_BYTES, time_slice
+from harness.invariants.threads import IDLE_PRIORITY
 from harness.invariants.vspace import FPU_PATH
 from harness.kernel_state.layout import Layout
 
@@ -466,6 +467,10 @@ class Threads:
             raise Unclear("a current thread that waits for the processor")
         if current != index.idle and (fields.type(own) not in fields.runnable or own[fields.domain] != domain):
             raise Unclear("a current thread that cannot run")
+        if current == index.idle:
+            first = fields.queues + 2 * (domain * fields.priorities + IDLE_PRIORITY + 1)
+            if words[first : fields.queues + 2 * (domain + 1) * fields.priorities].any():
+                raise Unclear("an idle processor that threads wait for")
         owner = self._physical(int(words[fields.fpu])) if fields.fpu != NONE else 0
         if owner and not delta.is_thread(owner - fields.fpu_offset):
             raise Unclear("the FPU belongs to what is no thread")
