@@ -20,7 +20,7 @@ def compare(oracle: MessageOracle, program: bytes, observation: Any) -> Judgemen
     Raises a MachineError for an observation that is over.
     """
     judgement = Judgement()
-    judgement.judged, strange = oracle.compare(program, observation.results)
+    judgement.judged, strange = oracle.compare(program, observation.results, observation.changed_words)
     for index, message in strange.items():
         judgement.requests.append(Request(ID, index, oracle.question(program, index, message)))
     return judgement

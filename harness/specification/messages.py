@@ -20,6 +20,7 @@ from harness.programs.descriptions import Action
 from harness.programs.encodings import Decoded, Decoder, records
 from harness.programs.interfaces import Interface
 from harness.protocol import CallState
+from harness.specification.grants import Grants
 from harness.specification.oracle import MAXIMUM_LENGTH, MESSAGE_REGISTERS
 
 _INFO = "seL4_MessageInfo"
@@ -70,6 +71,7 @@ class MessageOracle:
     def __init__(self, snapshot: KernelState, interface: Interface, threads: Sequence[int]) -> None:
         self._interface = interface
         self._layout: Layout = snapshot.layout
+        self._snapshot = snapshot
         self._threads = tuple(threads)
         self._decoder = Decoder(interface)
         self._block = self._layout.block(_INFO)
@@ -97,22 +99,64 @@ class MessageOracle:
         caps, unwrapped = self._field("extraCaps", info), self._field("capsUnwrapped", info)
         return Message(self._field("label", info), self._field("length", info), words, caps, unwrapped)
 
-    def compare(self, program: bytes, results: Any) -> tuple[int, dict[int, Message]]:
-        """How many messages were compared, and those that nobody seems to have sent, by the call that received them."""
+    def compare(self, program: bytes, results: Any, changed: Any) -> tuple[int, dict[int, Message]]:
+        """How many messages were compared, and those that nobody seems to have sent, by the call that received them.
+
+        `changed`: numbers of the words of secure RAM that differ from the snapshot; None if that is not known.
+        """
         rows = records(program)
         calls = [self._decoder.decode_call(rows, index) for index in range(min(len(rows), len(results)))]
         made = [index for index, result in enumerate(results[: len(calls)]) if int(result["state"]) in _RETURNED]
         received = {index: self._received(results[index]) for index in made if self._receives(calls, results, index)}
         if not received or self._disturbed([calls[index] for index in made], received):
             return 0, {}
-        sent = [*self._waiting, *(self._sent(calls[index].info, calls[index].words) for index in made
-                                  if self._interface.calls[calls[index].call].action in _SENDING)]  # fmt: skip
-        return len(received), {
-            index: message
-            for index, message in received.items()
-            if not message.caps_fit
-            or not (message.label in self._faults - {0} or any(one.may_become(message) for one in sent))
-        }
+        words = frozenset(changed.tolist()) if changed is not None else None
+        grants = Grants(self._snapshot, self._interface, self._threads, calls, made, words)
+        senders = [index for index in made if self._interface.calls[calls[index].call].action in _SENDING]
+        sent = {index: self._sent(calls[index].info, calls[index].words) for index in senders}
+        strange = {}
+        for index, message in received.items():
+            name = self._interface.calls[calls[index].call].name
+            if name == "Call":
+                fits = self._is_answer(calls, sent, index, message, int(results[index]["badge"]), grants)
+            else:
+                fits = message.label in self._faults - {0} or self._is_sent(calls, sent, index, message, grants)
+            if not (fits and message.caps_fit):
+                strange[index] = message
+        return len(received), strange
+
+    def _is_sent(
+        self, calls: Sequence[Decoded], sent: dict[int, Message], index: int, message: Message, grants: Grants
+    ) -> bool:
+        """Whether a call can have received what it did, with so many capabilities, from any of those who sent."""
+        if any(one.may_become(message) for one in self._waiting):
+            return True
+        for sender, one in sent.items():
+            if not one.may_become(message) or (message.caps and not grants.may_bring(calls[sender])):
+                continue
+            if message.caps or not grants.must_bring(calls[sender], index):
+                return True
+        return False
+
+    def _is_answer(
+        self,
+        calls: Sequence[Decoded],
+        sent: dict[int, Message],
+        index: int,
+        message: Message,
+        badge: int,
+        grants: Grants,
+    ) -> bool:
+        """Whether what a Call got may be an answer: it has no badge, and the capabilities that the answer must bring.
+
+        The kernel may answer with an error, and where the endpoint may be gone when the call is made once more.
+        """
+        if badge:
+            return False
+        answers = [sender for sender, one in sent.items() if sender != index and one.may_become(message)]
+        if not answers:
+            return bool(message.label) or not grants.known
+        return bool(message.caps) or not all(grants.must_bring(calls[s], index) for s in answers)
 
     def _receives(self, calls: list[Decoded], results: Any, index: int) -> bool:
         """Whether a call has returned with what is, or may be, a message of another thread."""
@@ -120,7 +164,7 @@ class MessageOracle:
         if int(results[index]["state"]) != CallState.DONE:
             return False
         # A notification leaves the word of the caller, zero; where nobody must have sent, neither does anybody.
-        return type_.name == "Recv" or (type_.name == "NBRecv" and int(results[index]["info"]) != 0)
+        return type_.name in ("Recv", "Call") or (type_.name == "NBRecv" and int(results[index]["info"]) != 0)
 
     def _disturbed(self, calls: list[Decoded], received: dict[int, Message]) -> bool:
         """Whether messages may have come from elsewhere, or through other buffers than the victims' own."""
@@ -150,8 +194,12 @@ class MessageOracle:
         }
 
     def resolve(self, question: dict[str, Any], ram: Ram) -> bool:
-        """Whether a call received through an endpoint, and its thread had no notification that could wake it."""
+        """Whether a call received through an endpoint, and its thread had no notification that could wake it.
+
+        A Call has no other way to get an answer.
+        """
         thread, layout = int(question["thread"], 16), self._layout
         found = lookup_slot(layout, ram, thread, int(question["target"], 16))
         bound = thread + layout.tcb_offset + layout.struct("tcb")["tcbBoundNotification"].offset
-        return found is not None and found.type == "endpoint_cap" and not int(ram.word(bound))
+        through = found is not None and found.type == "endpoint_cap"
+        return through and (question["name"] == "Call" or not int(ram.word(bound)))
