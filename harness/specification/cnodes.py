@@ -18,8 +18,9 @@ _MAPPED_FIELDS = {
 }
 _NEVER_COPIED = ("zombie_cap", "irq_control_cap", "reply_cap")
 _BADGES = {"endpoint_cap": "capEPBadge", "notification_cap": "capNtfnBadge", "smc_cap": "capSMCBadge"}
-_GUARD_SIZE_SHIFT = 2
-_GUARD_SIZE_MASK = 0x3F
+GUARD_SIZE_SHIFT, GUARD_SIZE_MASK = 2, 0x3F
+GUARD_SHIFT, GUARD_MASK = 8, (1 << 18) - 1
+"""Where the data that a capability of a CNode is given has size and bits of its guard (cnode_capdata)."""
 _WORD_BITS = 64
 _TARGET = "index and depth name a slot"
 
@@ -44,7 +45,7 @@ def refuses_data(cap: SlotContent, data: int, *, preserve: bool) -> bool:
     if cap.type in _BADGES:
         return preserve or cap.field(_BADGES[cap.type]) != 0
     if cap.type == "cnode_cap":
-        size = data >> _GUARD_SIZE_SHIFT & _GUARD_SIZE_MASK
+        size = data >> GUARD_SIZE_SHIFT & GUARD_SIZE_MASK
         return size + cap.field("capCNodeRadix") > _WORD_BITS
     return False
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from harness.kernel_state.lookup import SlotContent
+from harness.specification.cnodes import GUARD_MASK, GUARD_SHIFT, GUARD_SIZE_MASK, GUARD_SIZE_SHIFT
 from harness.specification.invocations import Invocation, thread_of
 from harness.specification.lookups import translate
 from harness.specification.memory import Slot, extent
@@ -43,8 +44,19 @@ def _copied(call: Invocation) -> str:
     return ""
 
 
+def _guard(cap: SlotContent, data: int) -> str:
+    """What differs from the guard that a CNode's capability was to get: size and bits, in one word."""
+    size = data >> GUARD_SIZE_SHIFT & GUARD_SIZE_MASK
+    guard = data >> GUARD_SHIFT & GUARD_MASK & ((1 << size) - 1)
+    return _is("the guard's size", cap.field("capCNodeGuardSize"), size) or _is(
+        "the guard", cap.field("capCNodeGuard"), guard
+    )
+
+
 def _minted(call: Invocation) -> str:
     copy, badge = call.found(call.cap, 0).cap, call.word(5)
+    if copy.type == "cnode_cap":
+        return _copied(call) or _guard(copy, badge)
     if copy.type in _BADGES and not badge >> _BADGE_BITS:
         return _copied(call) or _is("the badge", copy.field(_BADGES[copy.type]), badge)
     return _copied(call)
@@ -54,6 +66,11 @@ def _moved(call: Invocation) -> str:
     if call.found(call.cap, 0).cap.type == _NULL:
         return "nothing has arrived in the destination"
     return _emptied("the source", call.found(call.given(0), 2))
+
+
+def _mutated(call: Invocation) -> str:
+    moved = call.found(call.cap, 0).cap
+    return _moved(call) or (_guard(moved, call.word(4)) if moved.type == "cnode_cap" else "")
 
 
 def _member(name: str, word: int) -> Effect:
@@ -170,7 +187,7 @@ EFFECTS: Mapping[str, Effect] = {
     "CNodeCopy": _copied,
     "CNodeMint": _minted,
     "CNodeMove": _moved,
-    "CNodeMutate": _moved,
+    "CNodeMutate": _mutated,
     "UntypedRetype": _made,
     "TCBSetPriority": _member("tcbPriority", 0),
     "TCBSetMCPriority": _member("tcbMCP", 0),

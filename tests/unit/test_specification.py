@@ -25,6 +25,7 @@ from harness.specification.answers import (
     not_enough_memory,
     range_error,
 )
+from harness.specification.effects import unmet
 from harness.specification.invocations import Invocation
 from harness.specification.memory import Memory
 from harness.specification.oracle import AnswerOracle
@@ -182,3 +183,19 @@ def test_answers_are_compared_with_their_details(label: int, length: int, words:
     result["state"], result["info"] = CallState.DONE, label << 12 | length
     result["mr"][:2] = words
     assert oracle._agrees(range_error(1, 64), result) is agrees
+
+
+@pytest.mark.parametrize(("guard", "size", "right"), [(3, 3, True), (3, 4, False), (1, 3, False)])
+@pytest.mark.parametrize(("label", "data"), [("CNodeMint", 5), ("CNodeMutate", 4)])
+def test_a_guard_is_the_one_that_was_asked_for(
+    machine: Machine, label: str, data: int, guard: int, size: int, right: bool
+) -> None:
+    node = {"capCNodePtr": machine.virtual(machine.page), "capCNodeRadix": 4}
+    machine.set(machine.slot(90), machine.cap("cnode_cap", **node, capCNodeGuard=guard, capCNodeGuardSize=size))
+    machine.set(machine.slot(91), machine.cap("cnode_cap", **node) if label == "CNodeMint" else (0, 0))
+    memory = Memory(machine.layout, Ram(machine.memory, machine.config.secure_ram))
+    slot, root = memory.slot(machine.slot(CNODE)), memory.slot(machine.slot(CNODE))
+    words = [90, ALL, 91, ALL, 7, 0]
+    words[data] = 0xB << 8 | 3 << 2  # three bits of the guard count
+    wrong = unmet(label, Invocation(memory, machine.thread, slot, slot.cap, len(words), tuple(words), (root,)))
+    assert (not wrong) is right and (right or "guard" in wrong)
