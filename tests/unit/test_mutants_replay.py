@@ -14,7 +14,7 @@ from fuzz.mutants.replay import AT_START, replay, telling_first
 from fuzz.mutants.variations import variations
 from harness.errors import InputError, MachineLost
 from harness.findings.signature import Symptom
-from harness.programs.encodings import records
+from harness.programs.encodings import Decoder, records
 from harness.programs.population import SLOT_TYPES
 from harness.protocol import CALL_BYTES, RESULT, CallState
 from tests.unit.programs_support import interface
@@ -121,9 +121,15 @@ def test_variations_replace_one_selector_of_an_invocation_at_a_time() -> None:
     rows = [bytes([names.index(name)]).ljust(CALL_BYTES, b"\x01") for name in ("CNode_Delete", "Yield", "CNode_Delete")]
     made = variations(table, [b"".join(rows)])
     assert made and all(name.startswith("CNode_Delete varied") for name in made)
-    calls = [row for program in made.values() for row in records(program)]
-    assert len(set(calls)) == len(calls)
+    every = [row for program in made.values() for row in records(program)]
+    assert len(set(every)) == len(every)
+    calls = [row for row in every if row[0] == rows[0][0]]
     for row in calls:
         differs = [offset for offset in range(CALL_BYTES) if row[offset] != rows[0][offset]]
         assert len(differs) <= 2 and max(differs) - min(differs) <= 1 and differs[0] >= 2
     assert len(calls) >= len(SLOT_TYPES) - 2, "the target is of each type that does not wait for a thread"
+    short = [row for row in every if row[0] != rows[0][0]]
+    decoded = [Decoder(table).decode(row)[0] for row in short]
+    assert {table.calls[call.call].name for call in decoded} == {"Call"}
+    assert sorted(call.info & 0x7F for call in decoded) == list(range(table.call("CNode_Delete").words))
+    assert {call.info >> 12 for call in decoded} == {table.call("CNode_Delete").label}
