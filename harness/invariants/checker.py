@@ -250,14 +250,15 @@ class Checker:
         *,
         everything: bool = False,
         others: bool = True,
+        normal: bool = True,
         answers: Answers = Answers.NOW_AND_THEN,
     ) -> CheckReport:
         """The world and two-worlds families after one program, or `everything`, from the pages that it changed.
 
         The answer is that of `check`. `judged` is what the snapshot holds, whose verdict stands where nothing
         changed. `memory` is the machine's, by default the observation's. See `settle` for the report's requests.
-        `others`: everything includes the invariants of other packages, for which the whole state is read. `answers`:
-        which of the program's answers are compared.
+        `others`: everything includes the invariants of other packages, for which the whole state is read. `normal`:
+        what the normal world was answered is compared. `answers`: which of the program's other answers are.
         """
         start = time.perf_counter()
         if memory is None:
@@ -292,7 +293,7 @@ class Checker:
                 self.smc.judge_entries(log_entries(report, logged), observation.results, program, judgement)
                 result.judged = {**result.judged, "smc_authority": self._judged["smc_authority"] + judgement.judged}
                 result.add("smc_authority", judgement)
-        if self.normal is not None:
+        if self.normal is not None and normal:
             result.add(normal_answers.ID, normal_answers.judge(self.normal, memory, observation))
         self._compare_answers(memory, observation, answers, result)
         result.seconds = time.perf_counter() - start
