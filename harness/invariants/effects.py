@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.errors import BothworldsError
 from harness.invariants.definitions import Context, Judgement, invariant
 from harness.invariants.wrong_answers import ID as ANSWERS
+from harness.invariants.wrong_answers import judge_program
 from harness.kernel_state.memory import Ram
 from harness.specification.oracle import AnswerOracle
 
@@ -29,12 +29,11 @@ def compare(oracle: AnswerOracle, program: bytes, observation: Any, ram: Ram) ->
 @invariant(ID, family=ANSWERS, reference="docs/specification.md")
 def effects(context: Context) -> Judgement:
     """The last call of a program has done what it is for, if it succeeded; its caller waits for the right thing."""
-    observation, oracle, authority = context.observation, context.answers, context.smc
-    if observation is None or oracle is None or authority is None:
+    oracle = context.answers
+    if oracle is None:
         return Judgement()
-    try:
-        program = authority.program_of(context.state.memory, observation.calls)
+
+    def judge(program: bytes, observation: Any) -> Judgement:
         return compare(oracle, program, observation, context.state.ram) if program else Judgement()
-    except BothworldsError:
-        # The results are gone with the next program; the state is still there to be judged.
-        return Judgement()
+
+    return judge_program(context, judge)

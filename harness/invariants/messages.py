@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.errors import BothworldsError
 from harness.invariants.definitions import Context, Judgement, Request, invariant
-from harness.invariants.wrong_answers import FAMILY
+from harness.invariants.wrong_answers import FAMILY, judge_program
 from harness.kernel_state.memory import Ram
 from harness.specification.messages import MessageOracle
 
@@ -29,15 +28,8 @@ def compare(oracle: MessageOracle, program: bytes, observation: Any) -> Judgemen
 @invariant(ID, family=FAMILY, reference="docs/specification.md")
 def messages(context: Context) -> Judgement:
     """Each message that was received has label, words and capabilities of one that was sent."""
-    observation, oracle, authority = context.observation, context.messages, context.smc
-    if observation is None or oracle is None or authority is None:
-        return Judgement()
-    try:
-        program = authority.program_of(context.state.memory, observation.calls)
-        return compare(oracle, program, observation) if program is not None else Judgement()
-    except BothworldsError:
-        # The results are gone with the next program; the state is still there to be judged.
-        return Judgement()
+    oracle = context.messages
+    return judge_program(context, lambda *told: compare(oracle, *told)) if oracle is not None else Judgement()
 
 
 def resolve(oracle: MessageOracle, request: Request, ram: Ram) -> Judgement:

@@ -6,10 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from harness import protocol
-from harness.errors import BothworldsError
 from harness.invariants.definitions import Context, Judgement, invariant
 from harness.invariants.smc import MESSAGE_REGISTERS, SMC_REGISTERS, SmcAuthority
-from harness.invariants.wrong_answers import FAMILY
+from harness.invariants.wrong_answers import FAMILY, judge_program
 from harness.programs.encodings import records
 from harness.protocol import CallState
 
@@ -21,14 +20,8 @@ _DISTURBING = frozenset({"TCB_WriteRegisters", "TCB_CopyRegisters"})
 @invariant(ID, family=FAMILY, reference="docs/invariants.md")
 def smc_results(context: Context) -> Judgement:
     """A Call of the secure monitor is answered with eight words, x0 to x7 as the monitor left them."""
-    observation, authority = context.observation, context.smc
-    if observation is None or authority is None:
-        return Judgement()
-    try:
-        program = authority.program_of(context.state.memory, observation.calls)
-        return compare(authority, program, observation) if program is not None else Judgement()
-    except BothworldsError:
-        return Judgement()  # the results are gone with the next program
+    authority = context.smc
+    return judge_program(context, lambda *told: compare(authority, *told)) if authority is not None else Judgement()
 
 
 def compare(authority: SmcAuthority, program: bytes, observation: Any) -> Judgement:

@@ -8,7 +8,8 @@ registers that are live when the machine parks, which EL3 stores apart from thos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -378,25 +379,22 @@ def no_register_leak(context: Context) -> Judgement:
     return judgement
 
 
+def _judged(context: Context, judge: Callable[[TwoWorlds, MemoryImage, Any, Judgement], None]) -> Judgement:
+    """Judge what a program's observation says; of one that is over, what was judged until then."""
+    judgement = Judgement()
+    if context.worlds is not None and context.observation is not None:
+        with contextlib.suppress(BothworldsError):
+            judge(context.worlds, context.state.memory, context.observation, judgement)
+    return judgement
+
+
 @invariant("normal_world_confined", family=FAMILY, reference=REFERENCE)
 def normal_world_confined(context: Context) -> Judgement:
     """The normal world's accesses to secure memory and devices fault, and it sees its own interrupts only."""
-    judgement = Judgement()
-    if context.worlds is not None and context.observation is not None:
-        try:
-            context.worlds.judge_reach(context.state.memory, context.observation, judgement)
-        except BothworldsError:
-            return judgement
-    return judgement
+    return _judged(context, TwoWorlds.judge_reach)
 
 
 @invariant("interrupts_reach_their_world", family=FAMILY, reference=REFERENCE)
 def interrupts_reach_their_world(context: Context) -> Judgement:
     """What the normal world makes pending comes to it, and a secure interrupt to the secure world, at once."""
-    judgement = Judgement()
-    if context.worlds is not None and context.observation is not None:
-        try:
-            context.worlds.judge_interrupts(context.state.memory, context.observation, judgement)
-        except BothworldsError:
-            return judgement
-    return judgement
+    return _judged(context, TwoWorlds.judge_interrupts)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
 
@@ -40,18 +41,24 @@ def compare(oracle: AnswerOracle, program: bytes, observation: Any, *, known: bo
     return judgement
 
 
-@invariant(ID, family=FAMILY, reference="docs/specification.md")
-def answers(context: Context) -> Judgement:
-    """Every invocation is answered as the manual says: the first error whose rule it breaks, otherwise success."""
-    observation, oracle, authority = context.observation, context.answers, context.smc
-    if observation is None or oracle is None or authority is None:
+def judge_program(context: Context, judge: Callable[[bytes, Any], Judgement]) -> Judgement:
+    """Judge a program by its bytes and its observation; nothing, where one of them is not there."""
+    observation, authority = context.observation, context.smc
+    if observation is None or authority is None:
         return Judgement()
     try:
         program = authority.program_of(context.state.memory, observation.calls)
-        return compare(oracle, program, observation) if program is not None else Judgement()
+        return judge(program, observation) if program is not None else Judgement()
     except BothworldsError:
         # The results are gone with the next program; the state is still there to be judged.
         return Judgement()
+
+
+@invariant(ID, family=FAMILY, reference="docs/specification.md")
+def answers(context: Context) -> Judgement:
+    """Every invocation is answered as the manual says: the first error whose rule it breaks, otherwise success."""
+    oracle = context.answers
+    return judge_program(context, lambda *told: compare(oracle, *told)) if oracle is not None else Judgement()
 
 
 def resolve(oracle: AnswerOracle, request: Request, ram: Ram) -> Judgement:
