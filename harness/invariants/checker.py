@@ -143,8 +143,8 @@ class Checker:
         self.messages: MessageOracle | None = None
         if interface is not None and self.smc is not None:
             threads = [victim.thread for victim in self.smc.victims]
-            self.answers = AnswerOracle(self.snapshot, interface, threads)
-            self.messages = MessageOracle(self.snapshot, interface, threads)
+            self.answers = AnswerOracle(self.snapshot, interface, threads, self.smc.decoder)
+            self.messages = MessageOracle(self.snapshot, interface, threads, self.smc.decoder)
         self.normal: NormalOracle | None = None
         if interface is not None and config.normal_world is not None:
             self.normal = NormalOracle(config, config.normal_world, interface, snapshot_memory)

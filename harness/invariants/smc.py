@@ -88,7 +88,7 @@ class SmcAuthority:
         self.interface = interface
         self._config: MachineConfig = snapshot.config
         self._layout = snapshot.layout
-        self._decoder = Decoder(interface)
+        self.decoder = Decoder(interface)
         page = snapshot.memory.read(snapshot.config.exchange.base, protocol.PAGE)
         self.victims = _victims(page, interface)
         self.slots = interface.population.slots_per_victim
@@ -177,7 +177,7 @@ class SmcAuthority:
             again = f"call {index} gave another badge to an SMC capability for {badge:#x}"
             judgement.fail(again, "smc_cap", call=index, badge=hex(badge))
 
-    def buffer_unknown(self, rows: list[bytes], results: Any, index: int) -> bool:
+    def buffer_unknown(self, rows: Sequence[bytes], results: Any, index: int) -> bool:
         """Whether an operation on a thread before a call may have changed which memory is the caller's IPC buffer."""
         for row, result in zip(rows[:index], results[:index], strict=True):
             state = int(result["state"])
@@ -197,11 +197,11 @@ class SmcAuthority:
             "victim": call.victim,
         }
 
-    def decode(self, rows: list[bytes], index: int) -> Decoded:
+    def decode(self, rows: Sequence[bytes], index: int) -> Decoded:
         """A call of a program, given as its records."""
-        return self._decoder.decode_call(rows, index)
+        return self.decoder.decode_call(rows, index)
 
-    def returns_answer(self, rows: list[bytes], index: int) -> bool:
+    def returns_answer(self, rows: Sequence[bytes], index: int) -> bool:
         """Whether a call of a program, given as its records, is one whose answer is kept."""
         return self.interface.calls[self.decode(rows, index).call].action in (Action.INVOKE, Action.TRANSFER)
 
@@ -210,7 +210,7 @@ class SmcAuthority:
         type_ = self.interface.calls[row[0] % len(self.interface.calls)]
         return type_.label == self._label or type_.action is Action.TRANSFER
 
-    def due(self, rows: list[bytes], results: Any) -> Iterator[int]:
+    def due(self, rows: Sequence[bytes], results: Any) -> Iterator[int]:
         """Calls that must have made an SMC: they succeeded through a capability that is known to allow it."""
         past = _Past(self, rows, results)
         for index, result in enumerate(results[: len(rows)]):
@@ -250,7 +250,7 @@ class SmcAuthority:
 class _Past:
     """What the capability slots hold before each call, as far as it follows from the calls before."""
 
-    def __init__(self, authority: SmcAuthority, rows: list[bytes], results: Any) -> None:
+    def __init__(self, authority: SmcAuthority, rows: Sequence[bytes], results: Any) -> None:
         self._authority = authority
         self._rows = rows
         self._results = results

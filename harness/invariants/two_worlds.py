@@ -9,7 +9,7 @@ registers that are live when the machine parks, which EL3 stores apart from thos
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +144,7 @@ class TwoWorlds:
 
     # What the program did
 
-    def _calls(self, memory: MemoryImage, observation: Any) -> tuple[list[bytes], Any]:
+    def _calls(self, memory: MemoryImage, observation: Any) -> tuple[Sequence[bytes], Any]:
         """The program's records, and for each whether it is a call that this family looks at, and which."""
         start = self._config.exchange.base + protocol.EXCHANGE_PROGRAM
         program = read_optional(memory, start, observation.calls * protocol.CALL_BYTES) or b""
@@ -152,11 +152,11 @@ class TwoWorlds:
             np.frombuffer(program, np.uint8)[:: protocol.CALL_BYTES] % len(self._kinds)
         ]
 
-    def _decode(self, rows: list[bytes], index: int) -> Decoded:
+    def _decode(self, rows: Sequence[bytes], index: int) -> Decoded:
         assert self._decoder is not None  # nobody asks without an interface: all calls are of kind 0 then
         return self._decoder.decode_call(rows, index)
 
-    def _access(self, rows: list[bytes], index: int) -> _Access:
+    def _access(self, rows: Sequence[bytes], index: int) -> _Access:
         """Of a load or store; remembered by its record."""
         known = self._accesses.get(rows[index])
         if known is None:
@@ -293,7 +293,7 @@ class TwoWorlds:
             interrupted = int(np.frombuffer(account, protocol.WORLDS)[0]["interrupted"])
             judge_interrupts(self._normal, self._interrupts(rows, kinds, observation.results), interrupted, judgement)
 
-    def _interrupts(self, rows: list[bytes], kinds: Any, results: Any) -> Iterator[InterruptCall]:
+    def _interrupts(self, rows: Sequence[bytes], kinds: Any, results: Any) -> Iterator[InterruptCall]:
         for index, kind in enumerate(kinds.tolist()):
             if not kind:
                 return  # victims can mask lines

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Field:
     sign_bit: int | None = None
     """Bit of the value that all higher bits repeat."""
 
-    @property
+    @cached_property
     def mask(self) -> int:
         """Mask of the field's own bits, before they are moved left."""
         return (1 << self.bits) - 1
@@ -115,7 +116,7 @@ class TaggedUnion:
     blocks: dict[int, str]
     """Names of the blocks by tag value."""
 
-    @property
+    @cached_property
     def values(self) -> dict[str, int]:
         """Tag values by name of the block."""
         return {name: value for value, name in self.blocks.items()}

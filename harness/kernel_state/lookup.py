@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from harness.kernel_state.capabilities import POINTER_FIELDS
 from harness.kernel_state.layout import Layout
 from harness.kernel_state.memory import Ram
 
 _WORD_BITS = 64
+_REMEMBERED = 1 << 16
+"""Capabilities whose decoding is kept."""
 
 
 @dataclass(frozen=True)
@@ -20,21 +23,31 @@ class SlotContent:
     low: int
     high: int
 
-    @property
+    @cached_property
     def type(self) -> str:
         """Name of the capability's type, such as `cnode_cap`."""
         union = self.layout.union("cap")
         return union.blocks.get(union.tag.get((self.low, self.high)), "unknown")
 
+    @cached_property
+    def _fields(self) -> dict[str, int]:
+        return self.layout.block(self.type).decode((self.low, self.high))
+
     def field(self, name: str) -> int:
         """A field of the capability; KeyError if its type does not have it."""
-        return self.layout.block(self.type)[name].get((self.low, self.high))
+        return self._fields[name]
 
-    @property
+    @cached_property
     def base(self) -> int:
         """Physical address that the capability points to; 0 for capabilities without an object."""
         pointer = POINTER_FIELDS.get(self.type)
         return self.layout.physical(self.field(pointer)) if pointer else 0
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def slot_content(layout: Layout, low: int, high: int) -> SlotContent:
+    """The capability of two words; the same ones are met again and again, and decoded once."""
+    return SlotContent(layout, low, high)
 
 
 def lookup_slot(layout: Layout, ram: Ram, thread: int, pointer: int) -> SlotContent | None:
@@ -64,4 +77,4 @@ def _slot(layout: Layout, ram: Ram, address: int) -> SlotContent | None:
     if not ram.holds(address, layout.slot_bytes) or address & (layout.slot_bytes - 1):
         return None
     low, high = ram.slots[(address - ram.base) >> layout.slot_bits, :2].tolist()
-    return SlotContent(layout, low, high)
+    return slot_content(layout, low, high)

@@ -24,13 +24,16 @@ All indices wrap around. `decode` is the reference for the decoder that runs in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 
 from harness import protocol
 from harness.programs.interfaces import CallType, Interface, Place
+from harness.programs.pools import RAW_SELECTOR, Pool
 from harness.programs.population import SLOT_TYPES
 
 TARGET_OFFSET = 2
@@ -61,10 +64,11 @@ def argument_offset(index: int) -> int:
     return MORE_ARGUMENTS_OFFSET + 2 * (index - _FIRST_ARGUMENTS)
 
 
-def records(program: bytes) -> list[bytes]:
+@lru_cache(maxsize=8)  # each of the judgements of a program asks for them
+def records(program: bytes) -> Sequence[bytes]:
     """The whole records of a program, at most protocol.MAXIMUM_CALLS."""
     count = min(len(program) // protocol.CALL_BYTES, protocol.MAXIMUM_CALLS)
-    return [program[i * protocol.CALL_BYTES : (i + 1) * protocol.CALL_BYTES] for i in range(count)]
+    return tuple([program[i * protocol.CALL_BYTES : (i + 1) * protocol.CALL_BYTES] for i in range(count)])
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class Decoded:
     caps: tuple[int, ...]
 
 
+_Step = tuple[int, Pool | None, int, Place, int, int, int]
+"""How a parameter is decoded: offset of its selector, pool (None: a slot), words, place, index, mask, shift."""
+
+
 class Decoder:
     """Decodes programs with the tables of one build."""
 
@@ -92,9 +100,20 @@ class Decoder:
         self._victims = len(interface.population.victims)
         self._slot_mask = interface.population.slots_per_victim - 1
         self._slots = [_slot_offsets(call) for call in interface.calls]
+        self._plans = [[self._plan(call, number) for number in range(len(call.parameters))] for call in interface.calls]
         self._known: dict[bytes, Decoded] = {}
+        self._rows: Sequence[bytes] = ()
+        """The records of the program that was decoded last, and those of its calls that depend on earlier ones."""
+        self._dependent: dict[int, Decoded] = {}
 
-    def _slot(self, rows: list[bytes], index: int, offset: int) -> int:
+    def _plan(self, call: CallType, number: int) -> _Step:
+        parameter = call.parameters[number]
+        pool = None if parameter.kind == "slot" else self._pools[parameter.kind]
+        mask = (1 << parameter.bits) - 1
+        offset = argument_offset(number)
+        return offset, pool, parameter.words, parameter.place, parameter.index, mask, parameter.shift
+
+    def _slot(self, rows: Sequence[bytes], index: int, offset: int) -> int:
         while True:
             row = rows[index]
             low, high = row[offset], row[offset + 1]
@@ -114,7 +133,7 @@ class Decoder:
                 return 0
             offset = argument_offset(destination)
 
-    def _value(self, rows: list[bytes], index: int, offset: int, kind: str) -> int:
+    def _value(self, rows: Sequence[bytes], index: int, offset: int, kind: str) -> int:
         if kind == "slot":
             return self._slot(rows, index, offset)
         row = rows[index]
@@ -125,7 +144,7 @@ class Decoder:
         rows = records(program)
         return [self._decode(rows, index) for index in range(len(rows))]
 
-    def decode_call(self, rows: list[bytes], index: int) -> Decoded:
+    def decode_call(self, rows: Sequence[bytes], index: int) -> Decoded:
         """One call of a program, given as its records.
 
         What depends on its record alone is remembered: a campaign's programs share most of their records.
@@ -134,38 +153,43 @@ class Decoder:
         known = self._known.get(row)
         if known is not None:
             return known
+        if rows is not self._rows:
+            self._rows = rows
+            self._dependent.clear()
+        elif index in self._dependent:
+            return self._dependent[index]
         decoded = self._decode(rows, index)
-        if not any(row[offset] & 3 == SlotMode.RESULT for offset in self._slots[decoded.call]):
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[row] = decoded
+        for offset in self._slots[decoded.call]:
+            if row[offset] & 3 == SlotMode.RESULT:
+                self._dependent[index] = decoded
+                return decoded
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[row] = decoded
         return decoded
 
-    def _decode(self, rows: list[bytes], index: int) -> Decoded:
+    def _decode(self, rows: Sequence[bytes], index: int) -> Decoded:
         row = rows[index]
         number = row[0] % len(self._calls)
         call: CallType = self._calls[number]
         words = [0] * call.words
         caps: list[int] = []
         info = call.info
-        for position, parameter in enumerate(call.parameters):
-            offset = argument_offset(position)
-            if parameter.words > 1:  # from one selector, in steps of `hi` through the pool
-                values = self._pools[parameter.kind].values
-                raw = self._value(rows, index, offset, parameter.kind)
-                for i in range(parameter.words):
-                    choice = values[(row[offset] + i * row[offset + 1]) % len(values)]
-                    words[parameter.index + i] = raw if row[offset] == 0xFF else choice
+        raw = int.from_bytes(row[RAW_OFFSET : RAW_OFFSET + 8], "little")
+        for offset, pool, count, place, at, mask, shift in self._plans[number]:
+            if count > 1 and pool is not None:  # from one selector, in steps of `hi` through the pool
+                values, first, step = pool.values, row[offset], row[offset + 1]
+                value = pool.value(first, raw)
+                for i in range(count):
+                    words[at + i] = value if first == RAW_SELECTOR else values[(first + i * step) % len(values)]
                 continue
-            value = self._value(rows, index, offset, parameter.kind)
-            if parameter.place is Place.CAP:
+            value = self._slot(rows, index, offset) if pool is None else pool.value(row[offset], raw)
+            if place is Place.CAP:
                 caps.append(value)
-                continue
-            value = (value & ((1 << parameter.bits) - 1)) << parameter.shift
-            if parameter.place is Place.INFO:
-                info |= value
+            elif place is Place.INFO:
+                info |= (value & mask) << shift
             else:
-                words[parameter.index] |= value
+                words[at] |= (value & mask) << shift
         target = self._value(rows, index, TARGET_OFFSET, call.target) if call.target else 0
         performer = self._interface.performer(number, row[1])
         return Decoded(number, performer, call.syscall, target, info, tuple(words), tuple(caps))

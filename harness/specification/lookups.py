@@ -24,11 +24,30 @@ _INDEX_BITS = 9
 _TABLE = 3
 """The low two bits of an entry that leads to a table; of a last-level entry, to a page."""
 _BLOCK = 1
+_REMEMBERED = 1 << 16
+"""Lookups that are kept."""
 _ADDRESS = ((1 << 48) - 1) & ~0xFFF
 
 
 def resolve(memory: Memory, root: SlotContent, pointer: int, bits: int) -> tuple[Slot, int] | LookupFailure:
     """resolveAddressBits: the slot and the bits that are left, or how the lookup failed."""
+    if memory.lookups is None:
+        return _resolve(memory, root, pointer, bits)
+    key = (root.low, root.high, pointer, bits)
+    known = memory.lookups.get(key)
+    if known is None:
+        own = Memory(memory.layout, memory.ram)
+        found = _resolve(own, root, pointer, bits)
+        place, left = (found, 0) if isinstance(found, LookupFailure) else (found[0].address, found[1])
+        if len(memory.lookups) >= _REMEMBERED:
+            memory.lookups.clear()
+        known = memory.lookups[key] = (place, left, frozenset(own.reads))
+    place, left, reads = known
+    memory.reads |= reads
+    return place if isinstance(place, LookupFailure) else (memory.slot(place), left)
+
+
+def _resolve(memory: Memory, root: SlotContent, pointer: int, bits: int) -> tuple[Slot, int] | LookupFailure:
     cap, left = root, bits
     if cap.type != "cnode_cap":
         return NO_ROOT

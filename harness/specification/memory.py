@@ -4,31 +4,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from harness.kernel_state.capabilities import CapTable
 from harness.kernel_state.layout import Layout
-from harness.kernel_state.lookup import SlotContent
+from harness.kernel_state.lookup import SlotContent, slot_content
 from harness.kernel_state.memory import Ram
 from harness.specification.answers import NotCoveredError
 
+Lookups = dict[tuple[int, int, int, int], tuple[Any, int, frozenset[int]]]
+"""Lookups that were made: by the root's words, pointer and bits, the slot's address with the bits that are left, or how
+it failed; and the words that were read for it."""
+
 
 class Memory:
-    """Words of secure RAM. `reads`: numbers of the words that were read, counted from its start."""
+    """Words of secure RAM. `reads`: numbers of the words that were read, counted from its start.
 
-    def __init__(self, layout: Layout, ram: Ram) -> None:
+    `lookups` keeps what lookups find, for a memory that never changes.
+    """
+
+    def __init__(self, layout: Layout, ram: Ram, lookups: Lookups | None = None) -> None:
         self.layout = layout
-        self._ram = ram
+        self.lookups = lookups
+        self.ram = ram
+        self._base, self._longs = ram.base, ram.longs
         self.reads: set[int] = set()
 
     def word(self, address: int) -> int:
         """The word at a physical address; NotCoveredError outside of secure RAM."""
-        if not self._ram.holds(address) or address & 7:
+        number = (address - self._base) >> 3
+        if not 0 <= number < len(self._longs) or address & 7:
             raise NotCoveredError(f"no word of secure RAM at {address:#x}")
-        number = (address - self._ram.base) >> 3
         self.reads.add(number)
-        return int(self._ram.words[number])
+        return self._longs[number]
 
     def variable(self, name: str, index: int = 0) -> int:
         """A word of a global variable of the kernel."""
@@ -53,7 +63,8 @@ class Slot:
     @property
     def cap(self) -> SlotContent:
         """The capability in it."""
-        return SlotContent(self.memory.layout, self.memory.word(self.address), self.memory.word(self.address + 8))
+        memory = self.memory
+        return slot_content(memory.layout, memory.word(self.address), memory.word(self.address + 8))
 
     def _node(self, field: str) -> int:
         words = self.memory.word(self.address + 16), self.memory.word(self.address + 24)

@@ -31,7 +31,11 @@ _DISTURBING_CALLS = frozenset(
     "TCB_WriteRegisters TCB_CopyRegisters TCB_Configure TCB_SetSpace TCB_SetIPCBuffer TCB_BindNotification".split()
 )
 """After these a message may come from code that is no victim's, or from another buffer."""
-_RETURNED = (CallState.STARTED, CallState.DONE, CallState.FAULTED)
+_RETURNED = frozenset(map(int, (CallState.STARTED, CallState.DONE, CallState.FAULTED)))
+_DONE = int(CallState.DONE)
+_ALWAYS, _IF_TOLD = 1, 2
+_RECEIVING = {"Recv": _ALWAYS, "Call": _ALWAYS, "NBRecv": _IF_TOLD}
+"""Calls that return with what is a message of another thread, or is one if its message word is not zero."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,15 @@ class Message:
 class MessageOracle:
     """Judges the messages of programs for one snapshot. `threads`: physical addresses of the victims' threads."""
 
-    def __init__(self, snapshot: KernelState, interface: Interface, threads: Sequence[int]) -> None:
+    def __init__(
+        self, snapshot: KernelState, interface: Interface, threads: Sequence[int], decoder: Decoder | None = None
+    ) -> None:
         self._interface = interface
         self._layout: Layout = snapshot.layout
         self._snapshot = snapshot
         self._threads = tuple(threads)
-        self._decoder = Decoder(interface)
+        self._decoder = decoder or Decoder(interface)
+        self._receiving = [_RECEIVING.get(call.name, 0) for call in interface.calls]
         self._block = self._layout.block(_INFO)
         self._faults = frozenset(self._layout.union("seL4_Fault").values.values())
         self._waiting = self._sent_before(snapshot)
@@ -104,11 +111,20 @@ class MessageOracle:
 
         `changed`: numbers of the words of secure RAM that differ from the snapshot; None if that is not known.
         """
-        rows = records(program)
-        calls = [self._decoder.decode_call(rows, index) for index in range(min(len(rows), len(results)))]
-        made = [index for index, result in enumerate(results[: len(calls)]) if int(result["state"]) in _RETURNED]
-        received = {index: self._received(results[index]) for index in made if self._receives(calls, results, index)}
-        if not received or self._disturbed([calls[index] for index in made], received):
+        rows, states, infos = records(program), results["state"].tolist(), results["info"].tolist()
+        numbers = [row[0] % len(self._receiving) for row in rows[: len(states)]]
+        receiving = [
+            index
+            for index, number in enumerate(numbers)
+            # A notification leaves the word of the caller, zero; where nobody must have sent, neither does anybody.
+            if (kind := self._receiving[number]) and states[index] == _DONE and (kind == _ALWAYS or infos[index])
+        ]
+        if not receiving:
+            return 0, {}
+        calls = [self._decoder.decode_call(rows, index) for index in range(len(numbers))]
+        made = [index for index, state in enumerate(states[: len(calls)]) if state in _RETURNED]
+        received = {index: self._received(results[index]) for index in receiving}
+        if self._disturbed([calls[index] for index in made], received):
             return 0, {}
         words = frozenset(changed.tolist()) if changed is not None else None
         grants = Grants(self._snapshot, self._interface, self._threads, calls, made, words)
@@ -157,14 +173,6 @@ class MessageOracle:
         if not answers:
             return bool(message.label) or not grants.known
         return bool(message.caps) or not all(grants.must_bring(calls[s], index) for s in answers)
-
-    def _receives(self, calls: list[Decoded], results: Any, index: int) -> bool:
-        """Whether a call has returned with what is, or may be, a message of another thread."""
-        type_ = self._interface.calls[calls[index].call]
-        if int(results[index]["state"]) != CallState.DONE:
-            return False
-        # A notification leaves the word of the caller, zero; where nobody must have sent, neither does anybody.
-        return type_.name in ("Recv", "Call") or (type_.name == "NBRecv" and int(results[index]["info"]) != 0)
 
     def _disturbed(self, calls: list[Decoded], received: dict[int, Message]) -> bool:
         """Whether messages may have come from elsewhere, or through other buffers than the victims' own."""

@@ -25,7 +25,7 @@ from harness.specification.answers import CAP_FAULT, DONE, SUCCESS, Answer, Look
 from harness.specification.effects import unmet
 from harness.specification.invocations import Invocation, thread_of
 from harness.specification.lookups import resolve, translate
-from harness.specification.memory import Memory, Slot
+from harness.specification.memory import Lookups, Memory, Slot
 from harness.specification.table import Expected, expected
 from harness.specification.waiting import wrong_wait
 
@@ -40,6 +40,7 @@ _NO_ANSWERS = 0x1F << _CAPS_SHIFT
 _READ_ONLY, _READ_WRITE = 3, 1
 """Rights of a frame (vm_rights_t) with which it can be an IPC buffer."""
 _REMEMBERED = 1 << 16
+_DONE, _FAULTED = int(CallState.DONE), int(CallState.FAULTED)
 _FAULTS = "seL4_Fault"
 _TRANSFERS = 0b1100
 """The flags of CopyRegisters that copy anything."""
@@ -89,14 +90,26 @@ class Difference:
 class AnswerOracle:
     """Judges answers for one snapshot. `threads`: physical addresses of the victims' thread objects."""
 
-    def __init__(self, snapshot: KernelState, interface: Interface, threads: Sequence[int]) -> None:
+    def __init__(
+        self, snapshot: KernelState, interface: Interface, threads: Sequence[int], decoder: Decoder | None = None
+    ) -> None:
         self.interface = interface
         self._layout: Layout = snapshot.layout
         self._snapshot = snapshot.ram
         self._threads = tuple(threads)
-        self._decoder = Decoder(interface)
+        self._decoder = decoder or Decoder(interface)
         self._labels = {call.label: call.label_name for call in interface.calls if call.action is Action.INVOKE}
         self._answers = [call.action is Action.INVOKE or call.name == "Call" for call in interface.calls]
+        self._interrupts = [call.action is Action.INTERRUPT for call in interface.calls]
+        self._disturbing = [
+            call.action in _MESSAGES or call.name in ("TCB_WriteRegisters", "TCB_CopyRegisters")
+            for call in interface.calls
+        ]
+        """For each call of the table whether it may let a thread run other code."""
+        self._lookups: Lookups = {}
+        self._judged: tuple[Sequence[bytes], list[int], frozenset[int] | None] | None = None
+        self._was_disturbed = False
+        """What `_disturbed` was asked last, and what it said."""
         self._decisions: dict[Decoded, Decision] = {}
         self._errors = {name: value for value, name in snapshot.layout.error_names.items()}
         faults = snapshot.layout.union(_FAULTS).values if _FAULTS in snapshot.layout.bitfields.unions else {}
@@ -183,9 +196,13 @@ class AnswerOracle:
             raise NotCoveredError("an IPC buffer elsewhere")
         return True
 
+    def _at_the_snapshot(self) -> Memory:
+        """The snapshot, whose lookups are remembered."""
+        return Memory(self._layout, self._snapshot, self._lookups)
+
     def decide(self, call: Decoded, ram: Ram) -> Decision:
         """The same with what it depends on."""
-        memory = Memory(self._layout, ram)
+        memory = self._at_the_snapshot() if ram is self._snapshot else Memory(self._layout, ram)
         try:
             answer = self.expected(call, memory)
         except NotCoveredError:
@@ -200,20 +217,19 @@ class AnswerOracle:
             known = self._decisions[call] = self.decide(call, self._snapshot)
         return known
 
-    def _agrees(self, answer: Answer, result: Any) -> bool:
-        """Whether a call's result (protocol.RESULT) is an answer."""
-        state, info = int(result["state"]), int(result["info"])
+    def _agrees(self, answer: Answer, state: int, error: int, info: int, words: Sequence[int]) -> bool:
+        """Whether a call's result is an answer; the fields are those of protocol.RESULT, `words` its `mr`."""
         if answer.error == CAP_FAULT:
-            words = tuple(int(word) for word in result["mr"][1:MESSAGE_REGISTERS])
-            return state == CallState.FAULTED and int(result["error"]) == self._cap_fault and words == answer.details
+            told = tuple(words[1:MESSAGE_REGISTERS])
+            return state == CallState.FAULTED and error == self._cap_fault and told == answer.details
         if state == CallState.FAULTED:
             return False
         if info >> _LABEL_SHIFT & _LABEL != self._errors[answer.error] or info & _NO_ANSWERS:
             return False
         if answer.error == SUCCESS:
             return True
-        words = tuple(int(word) for word in result["mr"][: len(answer.details)])
-        return info & _LENGTH == len(answer.details) and words == answer.details
+        length = len(answer.details)
+        return info & _LENGTH == length and tuple(words[:length]) == answer.details
 
     # Programs
 
@@ -224,16 +240,14 @@ class AnswerOracle:
         Open calls are expected to be resolved, and count as covered unless that shows that they cannot be.
         """
         comparison, rows = Comparison(), records(program)
-        states, errors = results["state"].tolist(), results["error"].tolist()
+        states, errors, infos, registers = (results[name].tolist() for name in ("state", "error", "info", "mr"))
         words = frozenset(changed.tolist()) if changed is not None else None
         interrupts, disturbed = False, self._disturbed(rows, states, words)
+        answers, count = self._answers, len(self._answers)
         for index, row in enumerate(rows[: len(states)]):
-            number, state = row[0] % len(self._answers), states[index]
-            type_ = self.interface.calls[number]
-            interrupts = interrupts or type_.action is Action.INTERRUPT
-            if not self._answers[number] or state not in (CallState.DONE, CallState.FAULTED):
-                continue
-            if state == CallState.FAULTED and errors[index] != self._cap_fault:
+            number, state = row[0] % count, states[index]
+            interrupts = interrupts or self._interrupts[number]
+            if not answers[number] or not (state == _DONE or (state == _FAULTED and errors[index] == self._cap_fault)):
                 continue
             call = self._decoder.decode_call(rows, index)
             decision = self._at_start(call)
@@ -246,9 +260,10 @@ class AnswerOracle:
             if unchanged and decision.expected is None:
                 continue
             if unchanged and decision.expected is not None and decision.expected.answer is not None:
-                if self._agrees(decision.expected.answer, results[index]):
+                answer = decision.expected.answer
+                if self._agrees(answer, state, errors[index], infos[index], registers[index]):
                     comparison.covered += 1
-                elif not (decision.expected.answer == DONE and self._repeated(rows, index)):
+                elif not (answer == DONE and self._repeated(rows, index)):
                     comparison.wrong.append(index)
             elif not (interrupts and self._overtakes(rows, index, states)):
                 comparison.open.append(index)
@@ -257,16 +272,23 @@ class AnswerOracle:
         self.covered += comparison.covered + len(comparison.wrong) + len(comparison.open)
         return comparison
 
-    def _disturbed(self, rows: list[bytes], states: list[int], changed: frozenset[int] | None) -> bool:
+    def _disturbed(self, rows: Sequence[bytes], states: list[int], changed: frozenset[int] | None) -> bool:
         """Whether another thread may have run a victim's code, or a victim other code: results mean little then.
 
         Who copies a victim's registers to another thread has two that go on from there and write one victim's results.
         """
+        asked = (rows, states, changed)
+        if self._judged != asked:  # by one oracle after the other
+            self._judged, self._was_disturbed = asked, self._is_disturbed(rows, states, changed)
+        return self._was_disturbed
+
+    def _is_disturbed(self, rows: Sequence[bytes], states: list[int], changed: frozenset[int] | None) -> bool:
         code = range(self.interface.population.addresses.code, self.interface.population.addresses.exchange)
         for index, row in enumerate(rows[: len(states)]):
-            type_ = self.interface.calls[row[0] % len(self._answers)]
-            if states[index] not in (CallState.STARTED, CallState.DONE):
+            number = row[0] % len(self._answers)
+            if not self._disturbing[number] or states[index] not in (CallState.STARTED, CallState.DONE):
                 continue
+            type_ = self.interface.calls[number]
             if type_.name in ("TCB_WriteRegisters", "TCB_CopyRegisters"):
                 call = self._decoder.decode_call(rows, index)
                 start = self._at_start(call)
@@ -283,7 +305,7 @@ class AnswerOracle:
 
     def _may_be_victims(self, call: Decoded, changed: frozenset[int] | None) -> bool:
         """Whether one of the threads that a call is about may be a victim, for all that the snapshot tells."""
-        memory = Memory(self._layout, self._snapshot)
+        memory = self._at_the_snapshot()
         try:
             slots = [self._lookup(memory, self._threads[call.victim], pointer) for pointer in (call.target, *call.caps)]
             caps = [slot.cap for slot in slots if isinstance(slot, Slot)]
@@ -292,7 +314,7 @@ class AnswerOracle:
             return True
         return changed is None or not memory.reads.isdisjoint(changed) or not found.isdisjoint(self._threads)
 
-    def _overtakes(self, rows: list[bytes], index: int, states: list[int]) -> bool:
+    def _overtakes(self, rows: Sequence[bytes], index: int, states: list[int]) -> bool:
         """Whether a call may have been made before an earlier one of another victim was over."""
         victims = len(self._threads)
         if index and rows[index - 1][1] % victims != rows[index][1] % victims:
@@ -319,7 +341,7 @@ class AnswerOracle:
             self.covered -= 1
             self.answered -= answer is not None
             return None
-        if self._agrees(answer.answer, question):
+        if self._agrees(answer.answer, *(question[name] for name in ("state", "error", "info", "mr"))):
             return None
         if answer.answer == DONE and self._repeated(rows, index):
             self.covered -= 1
@@ -383,7 +405,7 @@ class AnswerOracle:
         except (NotCoveredError, KeyError):
             return ""
 
-    def _unordered(self, rows: list[bytes], index: int, states: list[int]) -> bool:
+    def _unordered(self, rows: Sequence[bytes], index: int, states: list[int]) -> bool:
         """Whether another victim's call, or a later one, may have been made after a call and have changed its caller.
 
         Messages with a label may be invocations, which a victim can have left to be made until then.
@@ -397,7 +419,7 @@ class AnswerOracle:
                 return True
         return False
 
-    def _repeated(self, rows: list[bytes], index: int) -> bool:
+    def _repeated(self, rows: Sequence[bytes], index: int) -> bool:
         """Whether an interrupt may have stopped a call that breaks no rule, which was then made in another state."""
         calls = [self.interface.calls[row[0] % len(self._answers)] for row in rows[: index + 1]]
         return calls[index].name in _PREEMPTIBLE and any(call.action is Action.INTERRUPT for call in calls)

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import numpy as np
 import pytest
 
 from harness.kernel_state.memory import Ram
 from harness.programs.population import OBJECT_TYPES
-from harness.protocol import RESULT, CallState
+from harness.protocol import CallState
 from harness.specification.answers import (
     ALIGNMENT_ERROR,
     DELETE_FIRST,
@@ -179,10 +178,7 @@ def test_a_decision_names_the_words_that_it_depends_on(machine: Machine) -> None
 def test_answers_are_compared_with_their_details(label: int, length: int, words: tuple[int, int], agrees: bool) -> None:
     oracle = cast(Any, object.__new__(AnswerOracle))
     oracle._errors, oracle._cap_fault = {"seL4_RangeError": 4}, 1
-    result = np.zeros(1, RESULT)[0]
-    result["state"], result["info"] = CallState.DONE, label << 12 | length
-    result["mr"][:2] = words
-    assert oracle._agrees(range_error(1, 64), result) is agrees
+    assert oracle._agrees(range_error(1, 64), CallState.DONE, 0, label << 12 | length, [*words, 0, 0]) is agrees
 
 
 @pytest.mark.parametrize(("guard", "size", "right"), [(3, 3, True), (3, 4, False), (1, 3, False)])

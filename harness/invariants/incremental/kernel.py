@@ -50,7 +50,9 @@ class KernelChanges:
         self._index = SnapshotIndex(state)
         self.exact = held and self._index.exact
         self._right: set[bytes] = set()
-        """States that were recognised as right."""
+        """States that were recognised as right, by what matters of the words that differ."""
+        self._with_objects = set[bytes]()
+        """Such states with new objects, by all words that differ."""
         self.known = 0
         """How often a state was one of these."""
         if self.exact:
@@ -70,12 +72,11 @@ class KernelChanges:
             words = self._differing(ram, changed)
         if self._told[words].any():
             return Unclear("what was told at boot", suspect=True)
-        words = words[self._index.roles[words].nonzero()[0]]
+        every, words = words, words[self._index.roles[words].nonzero()[0]]
         # Nothing but these words, their places and TTBR0 is looked at, unless there are new objects.
-        state = blake2b(
-            words.tobytes() + ram.words[words].tobytes() + report[_TTBR0].to_bytes(8, "little"), digest_size=16
-        ).digest()
-        if state in self._right:
+        root = report[_TTBR0]
+        state = _digest(ram, words, root)
+        if state in self._right or (self._with_objects and _digest(ram, every, root) in self._with_objects):
             self.known += 1
             return None
         try:
@@ -88,10 +89,12 @@ class KernelChanges:
             Threads(self._fields, delta).judge()
         except Unclear as reason:
             return reason
-        if not delta.has_new_objects:
-            if len(self._right) >= _REMEMBERED:
-                self._right.clear()
-            self._right.add(state)
+        known = self._right
+        if delta.has_new_objects:  # whose words matter, too, wherever they lie
+            known, state = self._with_objects, _digest(ram, every, root)
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        known.add(state)
         return None
 
     def _differing(self, ram: Ram, changed: Array) -> Array:
@@ -101,6 +104,11 @@ class KernelChanges:
         rows, columns = (ram.pages[pages] != self._index.words.reshape(-1, PAGE_WORDS)[pages]).nonzero()
         found: Array = pages[rows] * PAGE_WORDS + columns
         return found
+
+
+def _digest(ram: Ram, words: Array, root: int) -> bytes:
+    """A digest of some words, where they lie, and TTBR0."""
+    return blake2b(words.tobytes() + ram.words[words].tobytes() + root.to_bytes(8, "little"), digest_size=16).digest()
 
 
 def _told_at_boot(state: KernelState, words: int) -> Array:
