@@ -3,7 +3,7 @@
 
 The build is a function of its inputs: pinned source, patches, options, memory map, compiler.
 The same inputs give the same bytes in any directory, and name the directory in the cache.
-It takes about five seconds.
+It takes a few seconds, nearly all of them the compiler's; see `harness.build.kernel_headers` for the rest.
 """
 
 from __future__ import annotations
@@ -11,34 +11,29 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from harness.build.artefacts import NO_OWN_CODE, OwnCode
 from harness.build.cache import publish
+from harness.build.kernel_headers import HeaderInputs, OptionValue, write_headers
+from harness.build.kernel_tools import CROSS, run_tool, tool_versions
 from harness.build.own_code import kernel_patches
 from harness.build.patches import apply_patches, read_patch, read_series
 from harness.build.source import fetch_kernel_source, pinned_package
 from harness.configs import Kind, MachineConfig, Region, Use, World
-from harness.errors import BuildFailure, ConfigError, MissingPackage
+from harness.errors import BuildFailure, ConfigError
 
-CROSS = "aarch64-linux-gnu-"
 PLATFORM = "qemu-virt-secure"
 SOURCE_NAME = "/bothworlds/kernel"
 """Directory that stands in the debug information for the build's own; see `source_substitution`."""
 LARGE_PAGE = 1 << 21
 FOREIGN_LINE = 255
 """With ARM_FOREIGN_INTERRUPTS the line that stands for all of the other world's (INTERRUPT_FOREIGN)."""
-
-OptionValue = bool | int | str
 
 # What the machine needs, and the defaults of the kernel's own configuration for the rest.
 _OPTIONS: dict[str, OptionValue] = {
@@ -99,6 +94,11 @@ _INCLUDES = [
     "generated", "source/include", "source/include/64", "source/include/arch/arm", "source/include/arch/arm/arch/64",
     f"source/include/plat/{PLATFORM}", "source/include/arch/arm/armv/armv8-a/64",
 ]  # fmt: skip
+_BITFIELDS = {
+    "arch/object/structures": "source/include/arch/arm/arch/object/structures.bf",
+    "mode/api/shared_types": "source/include/64/mode/api/shared_types.bf",
+    "plat/machine/hardware": f"source/include/plat/{PLATFORM}/plat/machine/hardware.bf",
+}
 _DEFINES = ["HAVE_AUTOCONF", "ARCH_ARM", "AARCH64", "ARMV8_A", "__KERNEL_64__", "ARM_CORTEX_A57"]
 _WARNINGS = [
     "all", "error", "strict-prototypes", "missing-prototypes", "nested-externs", "missing-declarations", "undef",
@@ -112,7 +112,8 @@ _C_FLAGS = [
 ]  # fmt: skip
 _OTHERS = re.compile(rf"/(x86|32)/|/plat/(?!{PLATFORM}/|hikey/machine/)")
 """Sources of other processors, word sizes and platforms."""
-_GENERATOR_PACKAGES = ["tempita", "six", "ply"]
+_CODE = ("kernel.py", "kernel_headers.py", "kernel_tools.py", "patches.py")
+"""What of this package decides how a kernel is built."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ def build_kernel(
     patches_hash = _sha256(path.read_bytes() for path in patches)
     options = kernel_options(config, release=release)
     regions = platform_regions(config)
-    code = [Path(__file__).with_name(name).read_bytes() for name in ("kernel.py", "patches.py")]
-    inputs = [pinned_package()[1], patches_hash, json.dumps(options, sort_keys=True), regions, _tools(), release]
+    code = [Path(__file__).with_name(name).read_bytes() for name in _CODE]
+    inputs = [pinned_package()[1], patches_hash, json.dumps(options, sort_keys=True), regions, tool_versions(), release]
     key = _sha256([repr(inputs).encode(), *code])
     directory = publish(
         f"kernel-{key[:24]}", lambda target: _build(target, options, regions, release=release, patches=patches)
@@ -266,6 +267,11 @@ def platform_regions(config: MachineConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
+def header_inputs(options: dict[str, OptionValue], regions: str, *, release: bool) -> HeaderInputs:
+    """What a kernel's headers are generated from, for `kernel_options` and `platform_regions`."""
+    return HeaderInputs(options, regions, _preprocessor(release), _BITFIELDS, _OTHERS)
+
+
 def _build(
     directory: Path, options: dict[str, OptionValue], regions: str, *, release: bool, patches: Sequence[Path]
 ) -> None:
@@ -273,7 +279,8 @@ def _build(
     source = directory / "source"
     shutil.copytree(fetch_kernel_source(), source)
     apply_patches(source, patches)
-    _generate(directory, options, regions, release=release)
+    preprocess = _preprocessor(release)
+    write_headers(directory, header_inputs(options, regions, release=release))
     sources = sorted({*_C_SOURCES, *([] if release else _DEBUG_C_SOURCES), *_new_sources(patches)})
     with (directory / "kernel_all.c").open("w") as unit:
         for name in sources:
@@ -283,20 +290,20 @@ def _build(
                     f"kernel build: the source tree has no src/{name}.c, which the series adds or changes"
                 )
             unit.write(f'#line 1 "source/src/{name}.c"\n{path.read_text()}')
-    preprocess = _preprocessor(release)
     # No path of this directory gets into the result: all names are relative to it, and it has a name of its own.
     debug = [f"-ffile-prefix-map={directory}={SOURCE_NAME}"]
     warnings = [f"-W{name}" for name in _WARNINGS]
     objects = ["kernel_all.o"]
-    _run(directory, [CROSS + "gcc", *_C_FLAGS, *warnings, *debug, *preprocess, "-c", "kernel_all.c", "-o", objects[0]])
+    compile_ = [CROSS + "gcc", *_C_FLAGS, *warnings, *debug, *preprocess]
+    run_tool(directory, [*compile_, "-c", "kernel_all.c", "-o", objects[0]])
     for name in _ASSEMBLER_SOURCES:
         objects.append(f"{name.rsplit('/', 1)[1]}.o")
         assemble = [CROSS + "gcc", "-march=armv8-a", "-g", *debug, *preprocess, "-D__ASSEMBLER__"]
-        _run(directory, [*assemble, "-c", f"source/src/{name}.S", "-o", objects[-1]])
+        run_tool(directory, [*assemble, "-c", f"source/src/{name}.S", "-o", objects[-1]])
     script = f"source/src/plat/{PLATFORM}/linker.lds"
-    _run(directory, [CROSS + "cpp", *preprocess, "-P", "-x", "c", script, "-o", "kernel.lds"])
+    run_tool(directory, [CROSS + "cpp", *preprocess, "-P", "-x", "c", script, "-o", "kernel.lds"])
     link = [CROSS + "gcc", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-n"]
-    _run(directory, [*link, "-Wl,--no-warn-rwx-segments", "-T", "kernel.lds", "-o", "kernel.elf", *objects])
+    run_tool(directory, [*link, "-Wl,--no-warn-rwx-segments", "-T", "kernel.lds", "-o", "kernel.elf", *objects])
     for name in ["kernel_all.c", "kernel.lds", *objects]:
         (directory / name).unlink()
 
@@ -314,102 +321,6 @@ def _new_sources(patches: Sequence[Path]) -> list[str]:
 def _preprocessor(release: bool) -> list[str]:
     defines = _DEFINES if release else [*_DEFINES, "DEBUG"]
     return ["-nostdinc", *(f"-D{name}" for name in defines), *(f"-I{path}" for path in _INCLUDES)]
-
-
-def _generate(directory: Path, options: dict[str, OptionValue], regions: str, *, release: bool) -> None:
-    """Write generated/: options, memory map, invocation labels, system call numbers, bitfield accessors."""
-    generated = directory / "generated"
-    generated.mkdir()
-    lines = ["/* Generated from the machine config. */", "#pragma once"]
-    for name, value in options.items():
-        text = f'"{value}"' if isinstance(value, str) else str(int(value))
-        lines.append(f"#define CONFIG_{name} {text}")
-    (generated / "autoconf.h").write_text("\n".join(lines) + "\n")
-    (generated / "platform_regions.h").write_text(regions)
-    libsel4 = "source/libsel4"
-    for flags, xml, header in (
-        (["--arch"], f"{libsel4}/arch_include/arm/interfaces/sel4arch.xml", "arch/api/invocation.h"),
-        (["--sel4_arch"], f"{libsel4}/sel4_arch_include/aarch64/interfaces/sel4arch.xml", "arch/api/sel4_invocation.h"),
-        ([], f"{libsel4}/include/interfaces/sel4.xml", "api/invocation.h"),
-    ):
-        (generated / header).parent.mkdir(parents=True, exist_ok=True)
-        _tool(directory, "invocation_header_gen.py", [*flags, "--xml", xml, "--dest", f"generated/{header}"])
-    arguments = ["--xml", "source/include/api/syscall.xml", "--kernel_header", "generated/arch/api/syscall.h"]
-    _tool(directory, "syscall_header_gen.py", arguments)
-    prunes = [argument for path in _pruning_sources(directory) for argument in ("--prune", path)]
-    for name, bitfields in (
-        ("arch/object/structures", "source/include/arch/arm/arch/object/structures.bf"),
-        ("mode/api/shared_types", "source/include/64/mode/api/shared_types.bf"),
-        ("plat/machine/hardware", f"source/include/plat/{PLATFORM}/plat/machine/hardware.bf"),
-    ):
-        (generated / name).parent.mkdir(parents=True, exist_ok=True)
-        preprocessed = f"generated/{name}.pbf"
-        _run(
-            directory,
-            [CROSS + "cpp", *_preprocessor(release), "-include", "autoconf.h", "-P", bitfields, "-o", preprocessed],
-        )
-        accessors = generated / f"{name}_gen.h"
-        _tool(directory, "bitfield_gen.py", [preprocessed, f"generated/{name}_gen.h", *prunes])
-        # The generator makes the include guard out of the absolute path.
-        text = accessors.read_text()
-        guard = text.split(maxsplit=2)[1]
-        accessors.write_text(text.replace(guard, f"GENERATED_{name.replace('/', '_').upper()}_H"))
-
-
-def _pruning_sources(directory: Path) -> list[str]:
-    """Files whose use of an accessor keeps it in the generated headers, relative to `directory`."""
-    found = []
-    for top in ("source/src", "source/include"):
-        for path in (directory / top).rglob("*.[chS]"):
-            name = path.relative_to(directory).as_posix()
-            if not _OTHERS.search(name):
-                found.append(name)
-    return sorted(found)
-
-
-def _tool(directory: Path, name: str, arguments: list[str]) -> None:
-    """Run one of the kernel's own generators, which are Python programs."""
-    _run(directory, [sys.executable, f"source/tools/{name}", *arguments])
-
-
-def _run(directory: Path, command: list[str]) -> None:
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "LC_ALL": "C",
-        "PYTHONPATH": "source/tools",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONHASHSEED": "0",
-    }
-    try:
-        result = subprocess.run(
-            command, cwd=directory, env=environment, capture_output=True, text=True, errors="replace"
-        )
-    except FileNotFoundError as error:
-        raise MissingPackage(command[0], "apt-get install gcc-aarch64-linux-gnu", "it builds the kernel") from error
-    if result.returncode:
-        shown = " ".join(argument for argument in command if argument != "--prune")
-        output = (result.stdout + result.stderr).strip()
-        raise BuildFailure(f"kernel build: {shown[:300]} ended with {result.returncode}:\n{output[-3000:]}")
-
-
-@cache
-def _tools() -> str:
-    """Versions of what the build runs."""
-    if shutil.which(CROSS + "gcc") is None:
-        raise MissingPackage(CROSS + "gcc", "apt-get install gcc-aarch64-linux-gnu", "it builds the kernel")
-    versions = [
-        subprocess.run([CROSS + tool, "--version"], capture_output=True, text=True).stdout for tool in ("gcc", "ld")
-    ]
-    for package in _GENERATOR_PACKAGES:
-        try:
-            versions.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError as error:
-            raise MissingPackage(
-                f"Python package {package}",
-                f"{sys.executable} -m pip install {package}",
-                "the kernel's generators use it",
-            ) from error
-    return "\n".join(versions)
 
 
 def _sha256(parts: Iterable[bytes]) -> str:

@@ -14,6 +14,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,7 +77,6 @@ class Executor:
         self.artefacts = artefacts
         self.config = artefacts.config
         self.core = core
-        self.blocks: StaticBlocks = static_blocks(artefacts)
         self.boot_events: list[BootEvent] = []
         self.ranges: list[Range] = []
         """The restore set: (physical address, bytes)."""
@@ -84,7 +84,6 @@ class Executor:
         """Number of executions so far, over all machines."""
         self.replacements: Counter[str] = Counter()
         """Machines that were replaced, by the reason."""
-        """Machines that were replaced."""
         self._settings = settings or QemuSettings.from_environment()
         self._listener = listener
         self._given_ranges = list(ranges) if ranges is not None else None
@@ -101,8 +100,10 @@ class Executor:
         self._used = MAXIMUM_CALLS
         self._loose: LoosePages | None = None
 
-        counted = np.asarray(self.blocks.address)
-        numbers = np.flatnonzero(~self.blocks.between_programs()).astype(np.uint64) if coverage else None
+        counted = numbers = None
+        if coverage:
+            counted = np.asarray(self.blocks.address)
+            numbers = np.flatnonzero(~self.blocks.between_programs()).astype(np.uint64)
         watched = interrupt_writes(self._kernel.elf)
         firmware = Elf(artefacts.firmware_elf)
         if pending := firmware.symbols.get("pending_store"):
@@ -116,14 +117,27 @@ class Executor:
         self.memory: MachineMemory = self._shared.memory
         """Live memory of the machine."""
         covered = self._shared.coverage
-        self.coverage: Bytes = np.zeros(len(counted), np.uint8) if covered is None else covered.bytes[: len(counted)]
-        """u8[blocks]: what the last program executed, saturating; the same array for the executor's whole life."""
+        self._counters: Bytes | None = None if covered is None else covered.bytes[: self._shared.block_count]
         exchange = self.memory.view(self.config.exchange.base, self.config.exchange.size)
         self._exchange = exchange.data
         self._program = self._exchange[protocol.EXCHANGE_PROGRAM :]
         self._results = self._exchange[protocol.EXCHANGE_RESULTS :]
         self.all_results: npt.NDArray[np.void] = np.frombuffer(self._results, protocol.RESULT, MAXIMUM_CALLS)
         """protocol.RESULT[MAXIMUM_CALLS]: where the victims write results."""
+
+    @cached_property
+    def blocks(self) -> StaticBlocks:
+        """The static blocks of the build. Without coverage nobody may ask, and the disassembly is spared."""
+        return static_blocks(self.artefacts)
+
+    @cached_property
+    def coverage(self) -> Bytes:
+        """u8[blocks]: what the last program executed, saturating; the same array for the executor's whole life."""
+        return np.zeros(len(self.blocks), np.uint8) if self._counters is None else self._counters
+
+    def _clear_coverage(self) -> None:
+        if self._counters is not None:
+            self._counters[:] = 0
 
     # -- life
 
@@ -149,10 +163,10 @@ class Executor:
     def _start(self) -> None:
         self.memory.clear()
         self.control.reset()
-        self.coverage[:] = 0
+        self._clear_coverage()
         self._machine = Qemu(self.artefacts, self._shared, self._settings, self.core)
         self.boot_events = boot(self._machine, self._listener)
-        self.coverage[:] = 0  # what booting executed belongs to no program
+        self._clear_coverage()  # what booting executed belongs to no program
         self._snapshot = self.memory.image()
         if self._given_ranges is None:
             self.ranges = restore_set(self.artefacts, self.memory)
@@ -319,7 +333,7 @@ class Executor:
     def _hang(self, sequence: int, calls: int, start: float) -> Observation:
         """The machine does not park. It stays stopped, to be looked at, until the next program replaces it."""
         self.control.leave(True)
-        self.coverage[:] = 0  # counts come with a park, and these are those of the program before
+        self._clear_coverage()  # counts come with a park, and these are those of the program before
         found = hang.examine(self.machine)
         observation = Observation(self, sequence, found.outcome, calls, time.perf_counter() - start)
         observation.set(registers=found.registers, gdb_backtrace=found.gdb_backtrace)

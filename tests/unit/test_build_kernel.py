@@ -13,7 +13,6 @@ from elftools.elf.elffile import ELFFile
 
 from harness.build.artefacts import cache_directory
 from harness.build.kernel import (
-    CROSS,
     FOREIGN_LINE,
     PLATFORM,
     SOURCE_NAME,
@@ -22,6 +21,7 @@ from harness.build.kernel import (
     kernel_options,
     platform_regions,
 )
+from harness.build.kernel_tools import CROSS
 from harness.build.patches import PATCH_DIRECTORY
 from harness.configs import MachineConfig, Region
 from harness.errors import ConfigError
