@@ -26,9 +26,10 @@ from harness.programs.encodings import records
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
 from harness.programs.yaml import config_of
+from harness.protocol import CALL_BYTES
 
 EXAMPLES = PROJECT / "examples"
-COLLECTIONS = (PROJECT / "tests" / "system" / "legal_states.yaml",)
+COLLECTIONS = tuple(PROJECT / "tests" / "system" / f"{name}.yaml" for name in ("legal_states", "steps"))
 """Files that hold many programs, by name."""
 AT_START = "the machine as it parks"
 """What stands for a program where the snapshot itself is judged."""
@@ -58,6 +59,16 @@ class Replay:
     def found(self) -> bool:
         """Whether anything was noticed."""
         return bool(self.oracles)
+
+
+def beginnings(programs: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Programs up to each of their calls but the last: some oracles judge the last call only."""
+    known = set(programs.values())
+    found: dict[bytes, str] = {}
+    for name, program in programs.items():
+        for calls in range(1, len(records(program))):
+            found.setdefault(program[: calls * CALL_BYTES], f"{name}, {calls} calls of it")
+    return {name: program for program, name in found.items() if program not in known}
 
 
 def known_programs(interface: Interface, config: str) -> dict[str, bytes]:

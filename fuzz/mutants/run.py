@@ -21,7 +21,7 @@ from fuzz.campaign import Campaign, CampaignSettings, FindingSummary, run_campai
 from fuzz.corpus import add_program, write_interface
 from fuzz.directory import CORPUS
 from fuzz.mutants.generate import FILES, Mutant, choose, mutants
-from fuzz.mutants.replay import AT_START, corpus_programs, known_programs, replay, telling_first
+from fuzz.mutants.replay import AT_START, beginnings, corpus_programs, known_programs, replay, telling_first
 from fuzz.mutants.result import PATCH_FILE, Fate, MutantResult, Stage
 from fuzz.mutants.variations import variations
 from harness.build.artefacts import Artefacts
@@ -80,7 +80,7 @@ class Basis:
         artefacts = build(settings.config, release=settings.release)
         interface = Interface.load(artefacts)
         known = known_programs(interface, settings.config.name)
-        known |= variations(interface, known.values())
+        known |= beginnings(known) | variations(interface, known.values())
         sound = settings.directory / SOUND_FILE
         with Executor(artefacts, coverage=False) as executor:
             corpus = telling_first(executor, interface, corpus_programs(settings.corpora, interface))

@@ -27,6 +27,7 @@ from harness.invariants import (  # noqa: F401 (they register their invariants)
     normal_answers,
     objects,
     smc_results,
+    steps,
     threads,
     trusted_os,
     two_worlds,
@@ -52,6 +53,7 @@ from harness.programs.interfaces import Interface
 from harness.specification.messages import MessageOracle
 from harness.specification.normal_world.oracle import NormalOracle
 from harness.specification.oracle import AnswerOracle
+from harness.specification.steps.oracle import StepOracle
 
 Array = np.ndarray[Any, Any]
 
@@ -60,6 +62,8 @@ ENTRY_POINT_GROUP = "bothworlds.invariants"
 ANSWERS_EVERY = 32
 """Of so many programs that are judged by their changes, one has its answers compared, for which a quarter of its calls
 needs the state right before them."""
+STEPS_EVERY = 8
+"""Of so many of these, one has its last call compared with what it does to threads."""
 KNOWN_EVERY = 8
 """Of so many, one has those answers compared that the snapshot tells."""
 
@@ -141,14 +145,17 @@ class Checker:
         self.smc = SmcAuthority(self.snapshot, interface) if interface is not None else None
         self.answers: AnswerOracle | None = None
         self.messages: MessageOracle | None = None
+        self.steps: StepOracle | None = None
         if interface is not None and self.smc is not None:
             threads = [victim.thread for victim in self.smc.victims]
             self.answers = AnswerOracle(self.snapshot, interface, threads, self.smc.decoder)
             self.messages = MessageOracle(self.snapshot, interface, threads, self.smc.decoder)
+            self.steps = StepOracle(self.snapshot, self.answers, threads, objects.time_slice(config), self.smc.decoder)
         self.normal: NormalOracle | None = None
         if interface is not None and config.normal_world is not None:
             self.normal = NormalOracle(config, config.normal_world, interface, snapshot_memory)
         self._until_answers = ANSWERS_EVERY
+        self._until_steps = STEPS_EVERY
         self.worlds: TwoWorlds | None = None
         self.trusted_os: TrustedOsThreads | None = None
         if config.normal_world is not None and firmware_elf is not None:
@@ -217,6 +224,7 @@ class Checker:
             self.messages,
             self.trusted_os,
             self.normal,
+            self.steps,
         )
 
     def check(self, memory: MemoryImage, observation: Any = None, families: Iterable[str] | None = None) -> CheckReport:
@@ -322,6 +330,7 @@ class Checker:
         known = answers is Answers.KNOWN or not self._until_answers % KNOWN_EVERY
         if not self._until_answers:
             self._until_answers = ANSWERS_EVERY
+            self._until_steps = self._until_steps - 1 or STEPS_EVERY
         if self.answers is None or self.smc is None or not (every or known):
             return
         program = self.smc.program_of(memory, observation.calls)
@@ -332,6 +341,14 @@ class Checker:
                 result.add(effects.ID, effects.compare(self.answers, program, observation, ram))
             if self.messages is not None:
                 result.add(messages.ID, messages.compare(self.messages, program, observation))
+            if (
+                self.steps is not None
+                and program
+                and every
+                and (answers is Answers.ALL or self._until_steps == STEPS_EVERY)
+            ):
+                state = self.state(memory, observation)
+                result.add(steps.ID, steps.compare(self.steps, program, observation, state))
 
     def settle(self, report: CheckReport, run: Callable[[int], Any]) -> list[Violation]:
         """Answer a report's requests, and add what they bring to light to its violations.
@@ -340,7 +357,9 @@ class Checker:
         the observation. The machine is left as the last of these runs left it. Returns the violations that are new.
         """
         found = CheckReport()
-        for request in report.requests:
+        for request in sorted(report.requests, key=lambda request: request.invariant == steps.ID):
+            if request.invariant == steps.ID and (report.violations or found.violations):
+                continue  # a step is from one right state to another
             state = self.snapshot
             if request.call:
                 observation = run(request.call)
@@ -349,6 +368,8 @@ class Checker:
                 found.add(request.invariant, wrong_answers.resolve(self.answers, request, state.ram))
             elif request.invariant == messages.ID and self.messages is not None:
                 found.add(request.invariant, messages.resolve(self.messages, request, state.ram))
+            elif request.invariant == steps.ID and self.steps is not None:
+                found.add(request.invariant, steps.resolve(self.steps, request, state))
             elif self.smc is not None:
                 found.add(request.invariant, self.smc.resolve(request, state))
         report.requests = []

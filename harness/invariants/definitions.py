@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from harness.specification.messages import MessageOracle
     from harness.specification.normal_world.oracle import NormalOracle
     from harness.specification.oracle import AnswerOracle
+    from harness.specification.steps.oracle import StepOracle
 
 MAXIMUM_VIOLATIONS = 16
 """Violations of one invariant that a report keeps; corrupt memory can hold millions."""
@@ -164,6 +165,7 @@ class Context:
     messages: MessageOracle | None = None
     trusted_os: TrustedOsThreads | None = None
     normal: NormalOracle | None = None
+    steps: StepOracle | None = None
 
 
 Check = Callable[[Context], Judgement]

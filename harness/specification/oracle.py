@@ -200,6 +200,14 @@ class AnswerOracle:
         """The snapshot, whose lookups are remembered."""
         return Memory(self._layout, self._snapshot, self._lookups)
 
+    def knows_buffer(self, memory: Memory, victim: int) -> bool:
+        """Whether the kernel uses the IPC buffer that a victim itself writes and reads."""
+        try:
+            thread = self._threads[victim]
+            return self._own_page(memory, thread) == self._pages[victim] and self._has_buffer(memory, thread, victim)
+        except NotCoveredError:
+            return False
+
     def decide(self, call: Decoded, ram: Ram) -> Decision:
         """The same with what it depends on."""
         memory = self._at_the_snapshot() if ram is self._snapshot else Memory(self._layout, ram)
@@ -242,7 +250,7 @@ class AnswerOracle:
         comparison, rows = Comparison(), records(program)
         states, errors, infos, registers = (results[name].tolist() for name in ("state", "error", "info", "mr"))
         words = frozenset(changed.tolist()) if changed is not None else None
-        interrupts, disturbed = False, self._disturbed(rows, states, words)
+        interrupts, disturbed = False, self.disturbed(rows, states, words)
         answers, count = self._answers, len(self._answers)
         for index, row in enumerate(rows[: len(states)]):
             number, state = row[0] % count, states[index]
@@ -272,7 +280,7 @@ class AnswerOracle:
         self.covered += comparison.covered + len(comparison.wrong) + len(comparison.open)
         return comparison
 
-    def _disturbed(self, rows: Sequence[bytes], states: list[int], changed: frozenset[int] | None) -> bool:
+    def disturbed(self, rows: Sequence[bytes], states: list[int], changed: frozenset[int] | None) -> bool:
         """Whether another thread may have run a victim's code, or a victim other code: results mean little then.
 
         Who copies a victim's registers to another thread has two that go on from there and write one victim's results.
@@ -360,7 +368,7 @@ class AnswerOracle:
         words = frozenset(changed.tolist()) if changed is not None else None
         call = self._decoder.decode_call(rows, index)
         type_, started = self.interface.calls[call.call], states[index] == CallState.STARTED
-        if type_.action not in (_OVERTAKEN if started else (Action.INVOKE,)) or self._disturbed(rows, states, words):
+        if type_.action not in (_OVERTAKEN if started else (Action.INVOKE,)) or self.disturbed(rows, states, words):
             return None
         memory, thread = Memory(self._layout, ram), self._threads[call.victim]
         victim = self.interface.population.victims[call.victim].name

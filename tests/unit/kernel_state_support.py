@@ -72,8 +72,14 @@ block thread_state {{
     field blockingIPCBadge 64 padding 61 field blockingIPCCanGrant 1 field tcbQueued 1 field blockingIPCIsCall 1
     field_high blockingObject 45 padding 15 field tsType 4 }}
 block NullFault {{ padding 125 field seL4_FaultType 3 }}
-block VMFault {{ padding 125 field seL4_FaultType 3 }}
-tagged_union seL4_Fault seL4_FaultType {{ tag NullFault 0 tag VMFault 5 }}
+block CapFault {{ field address 64 field inReceivePhase 1 padding 60 field seL4_FaultType 3 }}
+block UnknownSyscall {{ field syscallNumber 64 padding 61 field seL4_FaultType 3 }}
+block UserException {{ padding 64 field number 32 field code 29 field seL4_FaultType 3 }}
+block VMFault {{ field address 64 field FSR 32 field instructionFault 1 padding 28 field seL4_FaultType 3 }}
+tagged_union seL4_Fault seL4_FaultType {{
+    tag NullFault 0 tag CapFault 1 tag UnknownSyscall 2 tag UserException 3 tag VMFault 5 }}
+block missing_capability {{ padding 64 padding 55 field bitsLeft 7 field lufType 2 }}
+tagged_union lookup_fault lufType {{ tag missing_capability 1 }}
 """
 
 _WORDS = {
@@ -130,6 +136,7 @@ _TCB = {
     "tcbState": _member(800, 24),
     "tcbFault": _member(824, 16),
     **{name: _member(840 + 8 * index, 8) for index, name in enumerate(_TCB_WORDS)},
+    "tcbLookupFailure": _member(840 + 8 * len(_TCB_WORDS), 16),
     "tcbName": _member(1000, 0),
 }
 

@@ -168,7 +168,7 @@ CAUGHT: dict[str, tuple[list[str], Change]] = {
     "no boot information": (["boot_information"], lambda m: m.memory.put(m.slot(9), 0, 0, 0, 0)),
     "no time left": (["valid_objs"], lambda m: m.member(m.thread, "tcbTimeSlice", 0)),
     "more time than there is": (["valid_objs"], lambda m: m.member(m.ready, "tcbTimeSlice", 6)),
-    "an impossible fault": (["valid_objs"], lambda m: m.member(m.caller, "tcbFault", 3)),
+    "an impossible fault": (["valid_objs"], lambda m: m.member(m.caller, "tcbFault", 4)),
     "a crooked IPC buffer": (["valid_objs"], lambda m: m.member(m.caller, "tcbIPCBuffer", 0x1008)),
     "an address space that is none": (
         ["valid_objs"],

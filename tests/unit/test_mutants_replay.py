@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fuzz.mutants import replay as module
-from fuzz.mutants.replay import AT_START, replay, telling_first
+from fuzz.mutants.replay import AT_START, beginnings, replay, telling_first
 from fuzz.mutants.variations import variations
 from harness.errors import InputError, MachineLost
 from harness.findings.signature import Symptom
@@ -54,6 +54,12 @@ def program(call: int, error: int, number: int = 0) -> bytes:
 def shown(name: str) -> Symptom:
     kind = "violation" if not name.startswith("hang") else name
     return Symptom(kind, name if kind == "violation" else "", "tcb", f"{name} is wrong")
+
+
+def test_each_call_of_a_program_is_the_last_one_of_a_beginning() -> None:
+    a, b, c = (program(number, 0) for number in (1, 2, 3))
+    assert beginnings({"one": a + b + c, "two": a + b, "three": a + c}) == {"one, 1 calls of it": a}
+    assert list(beginnings({"one": a + b + c}).values()) == [a, a + b]
 
 
 def test_programs_with_new_answers_come_first() -> None:
