@@ -2,7 +2,8 @@
 """Each planted bug is caught by what it breaks, and a kernel without it, or with a harmless change, is not blamed.
 
 Campaigns that find these programs by themselves are run by `bothworlds planted`; here the programs
-are kept. Building and booting so many kernels takes all cores, so each bug is a job of its own.
+are kept. Building and booting so many kernels takes all cores: pytest-xdist uses them already, and without
+it a pool does.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -26,6 +28,7 @@ from harness.execution.executor import Executor
 from harness.findings.judge import LIVENESS_FINDINGS, Judge
 from harness.findings.oracles import Sight, sight
 from harness.invariants.wrong_answers import Answers
+from harness.machine.memory import Image
 from harness.programs.interfaces import Interface
 from harness.programs.program import Program
 from harness.protocol import CallState
@@ -83,33 +86,53 @@ def examples_on(patch: PreservingPatch) -> list[str]:
         return found + [str(difference) for difference in executor.audit()]
 
 
+def work(patch: PlantedBug | PreservingPatch) -> Replay | list[str]:
+    """What a test of a patch needs to know."""
+    return replay(patch) if isinstance(patch, PlantedBug) else examples_on(patch)
+
+
 @pytest.fixture(scope="module")
-def jobs(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Replay | list[str]]]]:
-    """The jobs of the tests that were selected, by name of the patch; all cores work on them."""
-    selected = {mark for item in request.session.items for mark in _patches_of(item)}
+def jobs(request: pytest.FixtureRequest) -> Iterator[Callable[[PlantedBug | PreservingPatch], Any]]:
+    """Tells what the kernel with a patch shows.
+
+    With pytest-xdist each test does its own work, since another process takes the next test; without it a pool works
+    for all tests that were selected.
+    """
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        yield work
+        return
+    selected = {patch.name: patch for item in request.session.items for patch in _patches_of(item)}
     cores = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
-        submitted: dict[str, Future[Replay | list[str]]] = {}
-        for bug in BUGS:
-            if bug.name in selected:
-                submitted[bug.name] = pool.submit(replay, bug)
-        for patch in PRESERVING:
-            if patch.name in selected:
-                submitted[patch.name] = pool.submit(examples_on, patch)
-        yield submitted
+        submitted = {name: pool.submit(work, patch) for name, patch in selected.items()}
+        yield lambda patch: submitted[patch.name].result()
         pool.shutdown(cancel_futures=True)
 
 
-def _patches_of(item: pytest.Item) -> list[str]:
-    """Names of the patches that a test of this module needs a kernel with."""
+@pytest.fixture(scope="module")
+def judge_of() -> Callable[[Executor], Judge]:
+    """A judge for the tests' machines: the same one as long as the machine has the same snapshot."""
+    judges: dict[int, tuple[Image, Judge]] = {}
+
+    def judge(machine: Executor) -> Judge:
+        known = judges.get(id(machine))
+        if known is None or known[0] is not machine.snapshot:
+            known = judges[id(machine)] = machine.snapshot, Judge.of(machine)
+        return known[1]
+
+    return judge
+
+
+def _patches_of(item: pytest.Item) -> list[PlantedBug | PreservingPatch]:
+    """The patches that a test of this module needs a kernel with."""
     if not isinstance(item, pytest.Function) or "jobs" not in item.fixturenames:
         return []
-    return [value.name for value in item.callspec.params.values() if isinstance(value, PlantedBug | PreservingPatch)]
+    return [value for value in item.callspec.params.values() if isinstance(value, PlantedBug | PreservingPatch)]
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_what_it_breaks_catches_it(bug: PlantedBug, jobs: dict[str, Future[Replay]]) -> None:
-    result = jobs[bug.name].result()
+def test_what_it_breaks_catches_it(bug: PlantedBug, jobs: Callable[[PlantedBug], Replay]) -> None:
+    result = jobs(bug)
     seen = result.sight
     if bug.at_boot:
         assert bug.expected in seen.at_start and not seen.by_calls
@@ -124,9 +147,11 @@ def test_what_it_breaks_catches_it(bug: PlantedBug, jobs: dict[str, Future[Repla
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_the_kernel_without_it_is_not_blamed(bug: PlantedBug, request: pytest.FixtureRequest) -> None:
+def test_the_kernel_without_it_is_not_blamed(
+    bug: PlantedBug, request: pytest.FixtureRequest, judge_of: Callable[[Executor], Judge]
+) -> None:
     machine: Executor = request.getfixturevalue("two_worlds_executor" if bug.config else "executor")
-    judge = Judge.of(machine)
+    judge = judge_of(machine)
     program = Program.load(bug.program, Interface.load(machine.artefacts)).to_bytes()
     verdict = judge.judge(program)
     assert verdict.symptoms == () and judge.start == ()
@@ -136,9 +161,9 @@ def test_the_kernel_without_it_is_not_blamed(bug: PlantedBug, request: pytest.Fi
 
 @pytest.mark.parametrize("patch", PRESERVING, ids=lambda patch: patch.name)
 def test_a_change_that_preserves_behaviour_shows_nothing(
-    patch: PreservingPatch, jobs: dict[str, Future[list[str]]]
+    patch: PreservingPatch, jobs: Callable[[PreservingPatch], list[str]]
 ) -> None:
-    assert jobs[patch.name].result() == []
+    assert jobs(patch) == []
 
 
 def test_the_matrix_says_what_each_oracle_sees_alone(tmp_path: Path) -> None:

@@ -25,6 +25,12 @@ def script(directory: Path, name: str, body: str) -> None:
     path.chmod(0o755)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache: nobody's builds are examined, and none removed."""
+    monkeypatch.setenv("BOTHWORLDS_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def only_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty directory as the whole PATH."""
@@ -167,9 +173,8 @@ def test_setup_in_a_checkout_of_somebody_else(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of an own cache."""
-    monkeypatch.setenv("BOTHWORLDS_CACHE", str(tmp_path / "cache"))
+def thing() -> Path:
+    """A directory of the cache."""
 
     def fill(directory: Path) -> None:
         (directory / "made.elf").write_bytes(b"content")
