@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fuzz.bench_builds import rebuild_cost
 from fuzz.bench_checks import check_costs
 from fuzz.bench_worlds import world_rates
 from fuzz.campaign import Campaign, CampaignSettings, run_campaign, usable_cores
@@ -320,6 +321,11 @@ class Bench:
             Metric("boot_seconds", statistics.median(seconds), "s", statistics.median(launched), "starting QEMU alone")
         ]
 
+    def builds(self) -> list[Metric]:
+        """Building again after a change."""
+        self._tell("building")
+        return [rebuild_cost(self.artefacts)]
+
 
 @contextlib.contextmanager
 def _snapshot_disk() -> Iterator[QemuSettings]:
@@ -368,6 +374,7 @@ def measure_all(artefacts: Artefacts, seconds: float, watch: Callable[[str], Non
         *bench.checks(),
         *bench.mutations(),
         *bench.boots(),
+        *bench.builds(),
         *bench.world_tag(),
         *bench.two_worlds(),
         *bench.normal_world(),

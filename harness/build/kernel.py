@@ -71,6 +71,8 @@ _DEBUG_OPTIONS: dict[str, OptionValue] = {
     "USER_STACK_TRACE_LENGTH": 16,
 }
 
+_TESTED_OPTION = re.compile(rb"CONFIG_([A-Z][A-Z0-9_]*)")
+
 # Options that make no sense without another one.
 _NEEDS = {"ARM_FOREIGN_INTERRUPTS": "ARM_SECURE_FIQ"}
 
@@ -182,8 +184,9 @@ def kernel_options(config: MachineConfig, *, release: bool) -> dict[str, OptionV
     if not release:
         options.update(_DEBUG_OPTIONS)
     for name, value in config.kernel.options.items():
-        if name not in options and name not in _known_options():
-            near = difflib.get_close_matches(name, [*options, *_known_options()], 1)
+        if name not in options and not _is_known(name):
+            known = sorted({*options, *_options_of_series(), *_options_of_source()})
+            near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise ConfigError(f"config '{config.name}', field kernel.options: no kernel option '{name}'{hint}")
         default = options.get(name)
@@ -197,15 +200,24 @@ def kernel_options(config: MachineConfig, *, release: bool) -> dict[str, OptionV
     return {name: value for name, value in sorted(options.items()) if value is not False}
 
 
+def _is_known(name: str) -> bool:
+    """Whether a patch of the series or the kernel's source tests an option; the patches are read first, being few."""
+    return name in _options_of_series() or name in _options_of_source()
+
+
 @cache
-def _known_options() -> frozenset[str]:
-    """Options that the kernel's source or a patch of the series tests."""
-    pattern = re.compile(rb"CONFIG_([A-Z][A-Z0-9_]*)")
-    names: set[bytes] = set()
+def _options_of_series() -> frozenset[str]:
+    return _tested_options(read_series())
+
+
+@cache
+def _options_of_source() -> frozenset[str]:
     source = fetch_kernel_source()
-    files = [path for top in ("src", "include") for path in (source / top).rglob("*") if path.is_file()]
-    for path in [*files, *read_series()]:
-        names.update(pattern.findall(path.read_bytes()))
+    return _tested_options(path for top in ("src", "include") for path in (source / top).rglob("*") if path.is_file())
+
+
+def _tested_options(files: Iterable[Path]) -> frozenset[str]:
+    names = {name for path in files for name in _TESTED_OPTION.findall(path.read_bytes())}
     return frozenset(name.decode() for name in names)
 
 

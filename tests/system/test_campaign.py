@@ -44,6 +44,7 @@ def test_a_campaign_counts_what_it_does(artefacts: Artefacts, tmp_path: Path) ->
     assert len(corpus.read_corpus(tmp_path / "corpus")) > 20
 
 
+@pytest.mark.slow
 def test_a_campaign_goes_on_from_its_corpus_and_workers_share_it(
     artefacts: Artefacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +102,7 @@ def test_the_target_smc_makes_smcs(artefacts: Artefacts, tmp_path: Path) -> None
     assert labels["ARM_Page_Map"]["attempted"] == 0
 
 
+@pytest.mark.slow
 def test_a_lost_worker_and_a_lost_machine_are_replaced(artefacts: Artefacts, tmp_path: Path) -> None:
     killed: list[str] = []
 

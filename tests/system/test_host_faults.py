@@ -38,6 +38,8 @@ from tests.system.hosts import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("BOTHWORLDS_KILLS", "4"))
 SECONDS_BETWEEN = 2.5
 """Mean time from one kill to the next; a worker that is killed while it boots does not get on."""

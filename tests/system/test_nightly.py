@@ -26,6 +26,8 @@ from harness.programs.interfaces import Interface
 from harness.programs.program import Program
 from tests.unit.test_nightly_reports import Page, check_schema
 
+pytestmark = pytest.mark.slow
+
 BUILD = "spanning-el1-debug"
 BUG = next(bug for bug in planted_bugs() if bug.name == "smc_badge_not_compared")
 CALL = ":ARM_SMC_Call"

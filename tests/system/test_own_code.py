@@ -43,6 +43,7 @@ def pattern(expected: str) -> re.Pattern[str]:
     return re.compile(r"\s*" + r".*?".join(pieces) + r"\s*", re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_page_does_what_it_says(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BOTHWORLDS_K")}
     environment |= {"BOTHWORLDS": str(PROJECT), "COLUMNS": "200"}

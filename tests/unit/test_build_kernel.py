@@ -212,7 +212,7 @@ def test_an_option_that_is_off_changes_no_code(
     with_patch = image(build_kernel(off, release=True).elf)
     series = [path for path in harness.build.patches.read_series() if not path.name.endswith(f"-{patch}.patch")]
     assert len(series) + 1 == len(harness.build.patches.read_series())
-    monkeypatch.setattr(harness.build.kernel, "_known_options", lambda: frozenset(off.kernel.options))
+    monkeypatch.setattr(harness.build.kernel, "_options_of_series", lambda: frozenset(off.kernel.options))
     for module in (harness.build.kernel, harness.build.patches):
         monkeypatch.setattr(module, "read_series", lambda: series)
     assert image(build_kernel(off, release=True).elf) == with_patch
