@@ -14,6 +14,7 @@ from harness.specification.cnodes import GUARD_MASK, GUARD_SHIFT, GUARD_SIZE_MAS
 from harness.specification.invocations import Invocation, thread_of
 from harness.specification.lookups import translate
 from harness.specification.memory import Slot, extent
+from harness.specification.threads import MCP_SHIFT, PRIORITY_MASK
 
 Effect = Callable[[Invocation], str]
 """What is wrong, in words; empty if nothing is."""
@@ -87,9 +88,22 @@ def _buffer(word: int, frame: int) -> Effect:
         wrong = _is("tcbIPCBuffer", call.member(thread, "tcbIPCBuffer"), address)
         if not address or wrong:
             return wrong
-        return "" if extent(own) == extent(call.given(frame)) else f"the buffer slot holds a {own.type} of other memory"
+        if extent(own) != extent(call.given(frame)):
+            return f"the buffer slot holds a {own.type} of other memory"
+        return _is("its copy's capFMappedASID", own.field("capFMappedASID"), 0)
 
     return effect
+
+
+def _configured(call: Invocation) -> str:
+    """Both priorities in one word, fault handler and buffer."""
+    both, thread = call.word(1), call.target_thread
+    return (
+        _is("tcbPriority", call.member(thread, "tcbPriority"), both & PRIORITY_MASK)
+        or _is("tcbMCP", call.member(thread, "tcbMCP"), both >> MCP_SHIFT & PRIORITY_MASK)
+        or _member("tcbFaultHandler", 0)(call)
+        or _buffer(4, 2)(call)
+    )
 
 
 def _suspended(call: Invocation) -> str:
@@ -193,6 +207,7 @@ EFFECTS: Mapping[str, Effect] = {
     "TCBSetMCPriority": _member("tcbMCP", 0),
     "TCBSetSpace": _member("tcbFaultHandler", 0),
     "TCBSetIPCBuffer": _buffer(0, 0),
+    "TCBConfigure": _configured,
     "TCBSuspend": _suspended,
     "TCBBindNotification": _bound,
     "TCBUnbindNotification": lambda call: _is(

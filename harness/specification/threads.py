@@ -19,8 +19,8 @@ from harness.specification.invocations import Invocation, Rule, Rules, message, 
 
 IPC_BUFFER_BITS = 9
 """An IPC buffer is aligned to 2^9 bytes."""
-_PRIORITY_MASK = 0xFF
-_MCP_SHIFT = 8
+PRIORITY_MASK, MCP_SHIFT = 0xFF, 8
+"""A priority in one word with the maximum controlled priority, and where that lies."""
 _LONG_DELETIONS = ("thread_cap", "zombie_cap", "cnode_cap")
 
 
@@ -125,8 +125,8 @@ THREAD: dict[str, Rules] = {
     "TCBResume": (),
     "TCBConfigure": (
         message(5, 3),
-        _priority(lambda call: call.word(1) & _PRIORITY_MASK),
-        _priority(lambda call: call.word(1) >> _MCP_SHIFT & _PRIORITY_MASK),
+        _priority(lambda call: call.word(1) & PRIORITY_MASK),
+        _priority(lambda call: call.word(1) >> MCP_SHIFT & PRIORITY_MASK),
         _buffer(4, 2),
         _SPACES,
         _root(0, 2, _CSPACE),

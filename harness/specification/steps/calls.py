@@ -21,10 +21,11 @@ from harness.specification.steps.moves import (
     Moves,
 )
 from harness.specification.steps.scheduler import NEXT, REPEATED
+from harness.specification.threads import MCP_SHIFT, PRIORITY_MASK
 
 _SUSPEND, _RESUME, _FRAME, _INTEGER = 1, 2, 4, 8
 """Flags of CopyRegisters; of Read- and WriteRegisters the first one suspends, or resumes."""
-_PRIORITY, _MAXIMUM_SHIFT = 0xFF, 8
+
 _WITHOUT_EFFECT_ON_THREADS = ("ARM", "Untyped", "IRQIssue")
 """How the labels begin of what does nothing to threads, beside those that the table names."""
 SMC_REGISTERS = 8
@@ -153,8 +154,8 @@ def _set_buffer(step: Step, address: int) -> None:
 
 def _configure(step: Step) -> None:
     thread, both = step.moves.thread(step.target), step.word(1)
-    thread.maximum_priority = both >> _MAXIMUM_SHIFT & _PRIORITY
-    step.moves.prioritise(step.target, priority=both & _PRIORITY)
+    thread.maximum_priority = both >> MCP_SHIFT & PRIORITY_MASK
+    step.moves.prioritise(step.target, priority=both & PRIORITY_MASK)
     _set_space(step, step.word(0))
     _set_buffer(step, step.word(4))
 

@@ -24,7 +24,7 @@ _TABLE = "intStateIRQTable"
 class Line:
     """A line after some calls: whether it is `masked`, and whether an interrupt `waits`.
 
-    NotCoveredError where that is not known: somebody has taken the line over.
+    NotCoveredError where that is not known: somebody has taken it over after it had become pending.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Line:
                 cap = slots(memory, call)[0].cap
                 if cap.type == "irq_handler_cap" and cap.field("capIRQ") == number:
                     self.waits, self.masked = False, self.waits
-            elif type_.interface == "seL4_IRQControl" and call.words[0] == number:
+            elif type_.interface == "seL4_IRQControl" and call.words[0] == number and self.masked:
                 raise NotCoveredError("a line that somebody has taken over")
 
 
