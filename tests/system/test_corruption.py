@@ -20,9 +20,9 @@ from harness.kernel_state.layout import Layout
 from harness.machine.memory import Image
 from tests.corruption.cases import Cases, Summary, bounded
 
-CASES = int(os.environ.get("BOTHWORLDS_CORRUPT_CASES", "800"))
-"""Of the debug kernel; a quarter as many of the release kernel."""
-FILES = CASES // 40
+CASES = int(os.environ.get("BOTHWORLDS_CORRUPT_CASES", "400"))
+"""Of the debug kernel; a quarter as many of the release kernel. `python -m tests.corruption` tries any number."""
+FILES = CASES // 20
 """Damaged files of each kind."""
 SLOWEST_SECONDS = 5.0
 """Processor time of one judgement, whatever memory holds; seldom more than one."""

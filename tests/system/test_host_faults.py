@@ -40,8 +40,8 @@ from tests.system.hosts import (
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("BOTHWORLDS_KILLS", "4"))
-SECONDS_BETWEEN = 2.5
+KILLS = int(os.environ.get("BOTHWORLDS_KILLS", "3"))
+SECONDS_BETWEEN = 2.0
 """Mean time from one kill to the next; a worker that is killed while it boots does not get on."""
 SIGNALS = int(os.environ.get("BOTHWORLDS_SIGNALS", "2"))
 
