@@ -149,7 +149,19 @@ def _made(call: Invocation) -> str:
         made = extent(call.memory.slot(root.base + (index << call.memory.layout.slot_bits)).cap)
         if made is None or made[0] < whole[0] or made[1] > whole[1]:
             return f"slot {index} holds no part of the untyped"
-    return ""
+    return _new_thread(call, call.memory.slot(root.base + (offset << call.memory.layout.slot_bits)).cap)
+
+
+def _new_thread(call: Invocation, cap: SlotContent) -> str:
+    """A new thread does not run, has no priority, and is of its maker's domain."""
+    if cap.type != "thread_cap":
+        return ""
+    thread = thread_of(cap)
+    return (
+        _is("a new thread's tcbPriority", call.member(thread, "tcbPriority"), 0)
+        or _is("a new thread's tcbMCP", call.member(thread, "tcbMCP"), 0)
+        or _is("a new thread's tcbDomain", call.member(thread, "tcbDomain"), call.member(call.thread, "tcbDomain"))
+    )
 
 
 def _interrupt_slot(call: Invocation) -> SlotContent:

@@ -200,6 +200,11 @@ class AnswerOracle:
         """The snapshot, whose lookups are remembered."""
         return Memory(self._layout, self._snapshot, self._lookups)
 
+    def buffer_page(self, victim: int) -> int | None:
+        """Physical address of the page with a victim's own IPC buffer, at its beginning; None if that is not known."""
+        own = self._pages[victim]
+        return None if own is None else own[1]
+
     def knows_buffer(self, memory: Memory, victim: int) -> bool:
         """Whether the kernel uses the IPC buffer that a victim itself writes and reads."""
         try:

@@ -37,7 +37,8 @@ EXCEPTION_MESSAGE = (REPEATED, STACK, STATUS)
 """The same of another exception of the thread's."""
 _FLAGS = 0xF0000000
 """The bits of the status register that a thread may choose."""
-_LENGTH, _CAPS, _LABEL_SHIFT, _LABEL = 0x7F, 0x7 << 7, 12, 0xFFFFF
+_LENGTH, _CAPS, _LABEL_SHIFT, _LABEL = 0x7F, 0x3 << 7, 12, 0xFFFFF
+_CAPS_SHIFT, _UNWRAPPED_SHIFT = 7, 9
 ALL_CAPS = 0x1F << 7
 _READ_ONLY, _READ_WRITE = 3, 1
 
@@ -51,6 +52,10 @@ class Moves(Scheduler):
 
     layout: Layout = field(kw_only=True)
     words: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    given: tuple[SlotContent, ...] = ()
+    """The capabilities that the current thread's message names."""
+    badges: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Badges that threads are told of in the place of capabilities."""
 
     # What a thread waits for
 
@@ -142,8 +147,11 @@ class Moves(Scheduler):
         rights = (_READ_WRITE,) if to_write else (_READ_WRITE, _READ_ONLY)
         return cap.type == "frame_cap" and cap.field("capFVMRights") in rights
 
-    def transfer(self, sender: int, badge: int, grant: bool, receiver: int) -> None:
-        """A message reaches a thread: words that fit into registers, or all where both have buffers; or a fault."""
+    def transfer(self, sender: int, badge: int, grant: bool, receiver: int, through: int = 0) -> None:
+        """A message reaches a thread: words that fit into registers, or all where both have buffers; or a fault.
+
+        `through`: the endpoint; of capabilities to itself only the badges are told.
+        """
         source, taker = self.thread(sender), self.thread(receiver)
         taker.registers[BADGE] = badge
         if source.fault != NO_FAULT:
@@ -159,6 +167,12 @@ class Moves(Scheduler):
         taker.registers[INFO] = info & ~(ALL_CAPS | _LENGTH) | length
         taker.open_caps = bool(info & _CAPS) and grant and room and has
         self.words[receiver] = self.words.get(sender, ())[:length]
+        number = (info & _CAPS) >> _CAPS_SHIFT
+        itself = [cap.type == "endpoint_cap" and cap.base == through for cap in self.given[:number]]
+        if taker.open_caps and sender == self.scene.current and len(itself) == number and all(itself):
+            taker.open_caps = False
+            taker.registers[INFO] |= info & _CAPS | ((1 << number) - 1) << _UNWRAPPED_SHIFT
+            self.badges[receiver] = tuple(cap.field("capEPBadge") for cap in self.given[:number])
 
     def _tell_fault(self, source: Thread, receiver: int) -> None:
         taker = self.thread(receiver)
@@ -205,7 +219,7 @@ class Moves(Scheduler):
             return
         taker = endpoint.queue.pop(0)
         endpoint.state = "Recv" if endpoint.queue else "Idle"
-        self.transfer(sender, badge, grant, taker)
+        self.transfer(sender, badge, grant, taker, address)
         self.become(taker, RUNNING)
         self.let_go(taker, at_once=True)
         if is_call or thread.fault != NO_FAULT:

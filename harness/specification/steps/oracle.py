@@ -17,19 +17,29 @@ from typing import Any
 from harness.kernel_state.state import KernelState
 from harness.programs.descriptions import Action
 from harness.programs.encodings import Decoded, Decoder, records
-from harness.protocol import CallState
+from harness.protocol import PAGE, CallState
 from harness.specification.answers import NotCoveredError
 from harness.specification.lookups import resolve
 from harness.specification.memory import Memory, Slot
 from harness.specification.oracle import AnswerOracle, Difference
 from harness.specification.steps.calls import Step, perform
 from harness.specification.steps.interrupts import ACKNOWLEDGE, Line, deliver, interrupt
-from harness.specification.steps.moves import ALL_CAPS, BADGE, FIRST_MESSAGE, INFO, MESSAGE_REGISTERS, Moves
+from harness.specification.steps.moves import (
+    ALL_CAPS,
+    BADGE,
+    FIRST_MESSAGE,
+    INFO,
+    MAXIMUM_LENGTH,
+    MESSAGE_REGISTERS,
+    Moves,
+)
 from harness.specification.steps.scene import NO_FAULT, ON_SIGNAL, RUNNING, UNCOMPARED, Scene, Thread
 from harness.specification.steps.scheduler import Choice
 
 _WORD_BITS = 64
 _LENGTH, _CAPS_SHIFT, _CAPS, _LABEL_SHIFT, _LABEL = 0x7F, 7, 3, 12, 0xFFFFF
+_BADGES = 1 + MAXIMUM_LENGTH + 1
+"""Word of an IPC buffer with the first badge: behind the message info, the message and a word of the user's."""
 _OVER = (CallState.DONE, CallState.FAULTED, CallState.SKIPPED)
 _MESSAGES = frozenset({"endpoint_cap", "notification_cap", "reply_cap"})
 _TELLING = frozenset({Action.TRANSFER, Action.RECEIVE})
@@ -54,6 +64,8 @@ class Question:
     calls: tuple[Decoded, ...]
     told: tuple[Told, ...]
     after: Scene
+    badges: dict[int, tuple[int, ...]]
+    """What the buffers of victims that lie in secure RAM hold where a message has its badges, by thread."""
 
 
 class StepOracle:
@@ -112,7 +124,13 @@ class StepOracle:
             return None
         columns = [results[name].tolist() for name in ("info", "badge", "mr")]
         told = tuple(Told(info, badge, tuple(mr)) for info, badge, mr in zip(*columns, strict=True))
-        return Question(calls, told[: len(rows)], after)
+        badges = {}
+        for victim, tcb in enumerate(self.victims):
+            page = self.answers.buffer_page(victim)
+            if page is not None and state.ram.holds(page, PAGE):
+                first = (page - state.ram.base >> 3) + _BADGES
+                badges[tcb] = tuple(state.ram.words[first : first + _CAPS].tolist())
+        return Question(calls, told[: len(rows)], after, badges)
 
     def resolve(self, question: Question, before: KernelState) -> Difference | None:
         """Judge a call by the state right before it."""
@@ -196,6 +214,7 @@ class _Comparison:
         """Make the call; the label of the invocation if it was one and succeeded."""
         oracle, call, label = self._oracle, self._call, ""
         slots = self._slots(memory, call) if oracle.interface.calls[call.call].target and name != "Load" else ()
+        self._moves.given = tuple(slot.cap for slot in slots[1:])
         refused = False
         if name == "Call" or oracle.action(call) is Action.INVOKE:
             if slots[0].cap.type in _MESSAGES:
@@ -278,6 +297,10 @@ class _Comparison:
         for number, (found, wanted) in enumerate(zip(told.words, words, strict=False)):
             if found != wanted and FIRST_MESSAGE + number not in thread.open_registers:
                 return f"{what} word {number} {found:#x} and not {wanted:#x}"
+        badges = self._moves.badges.get(tcb, ())
+        found_badges = self._question.badges.get(tcb, badges)[: len(badges)]
+        if tcb in self._reads_own_buffer and found_badges != badges:
+            return f"{what} badges {list(map(hex, found_badges))} and not {list(map(hex, badges))}"
         return ""
 
     def _wrong_threads(self, alone: bool, left_out: set[int]) -> str:
