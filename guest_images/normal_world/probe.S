@@ -4,7 +4,7 @@
  * of x1, the width in bytes; x2: where the value goes, or the value. Those of the interrupt controller
  * are functions of their own, which the plugin watches.
  */
-#include "assembly.h"
+#include "own.h"
 
 .macro load_function name
 function \name

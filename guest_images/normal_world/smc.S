@@ -1,23 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* An SMC, or a request to EL3, with every register given, and every register seen afterwards. */
-#include "assembly.h"
+#include "own.h"
 
 /* Store or load (the operation) the pairs x2-x29 of an array of x0-x30. */
-.macro most_registers operation, base
-        \operation x2, x3, [\base, #8 * 2]
-        \operation x4, x5, [\base, #8 * 4]
-        \operation x6, x7, [\base, #8 * 6]
-        \operation x8, x9, [\base, #8 * 8]
-        \operation x10, x11, [\base, #8 * 10]
-        \operation x12, x13, [\base, #8 * 12]
-        \operation x14, x15, [\base, #8 * 14]
+.macro pairs_of_registers operation, base
+        most_registers \operation, \base
         \operation x16, x17, [\base, #8 * 16]
-        \operation x18, x19, [\base, #8 * 18]
-        \operation x20, x21, [\base, #8 * 20]
-        \operation x22, x23, [\base, #8 * 22]
-        \operation x24, x25, [\base, #8 * 24]
-        \operation x26, x27, [\base, #8 * 26]
-        \operation x28, x29, [\base, #8 * 28]
 .endm
 
 .macro vector_registers operation, base
@@ -45,7 +33,7 @@ function call_monitor
         cbz     x4, 1f
         msr     daifclr, #2
 1:      cmp     x2, #1
-        most_registers ldp, x0
+        pairs_of_registers ldp, x0
         ldr     x30, [x0, #8 * 30]
         ldp     x0, x1, [x0]
         b.lo    2f
@@ -61,7 +49,7 @@ function call_monitor
 4:      msr     daifset, #2
         stp     x0, x1, [sp, #112]
         ldr     x0, [sp, #96]
-        most_registers stp, x0
+        pairs_of_registers stp, x0
         str     x30, [x0, #8 * 30]
         ldp     x2, x3, [sp, #112]
         stp     x2, x3, [x0]

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Entry and exceptions of the normal world's program. */
-#include "assembly.h"
+#include "own.h"
 
 #define CPACR_FP                (3 << 20)
 #define HCR_RW                  (1 << 31)

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness import protocol
 from harness.build.artefacts import PROJECT
 from harness.build.cache import publish
+from harness.build.firmware import SOURCES as FIRMWARE
 from harness.build.guest_tables import constants_header, tables_header
 from harness.build.guests import COMPILE, COMPILER, LINK
 from harness.build.guests import SOURCES as ROOT_TASK
@@ -28,6 +29,8 @@ SOURCES = PROJECT / "guest_images" / "normal_world"
 _PARTS = ("start.S", "smc.S", "probe.S", "messages.c", "normal_world.c")
 _SHARED = ("turns.c", "decoder.c")
 """What it has in common with the victims."""
+_MACROS = "assembly.h"
+"""The firmware's macros, which its assembly uses, too."""
 _LINE_WORDS = 8
 
 
@@ -86,6 +89,7 @@ def build_normal_world(config: MachineConfig, interface: Interface) -> Path:
     base = normal.memory.base
     sources = sorted(path for path in SOURCES.iterdir() if path.suffix in (".S", ".c", ".h", ".lds"))
     sources += sorted(path for path in ROOT_TASK.iterdir() if path.name in _SHARED or path.suffix == ".h")
+    sources.append(FIRMWARE / _MACROS)
     version = _run([compiler, "--version"], SOURCES)
     digest = hashlib.sha256(repr((COMPILE, LINK, version, headers, base)).encode())
     for path in sources:
@@ -100,7 +104,8 @@ def _build(compiler: str, base: int, headers: Mapping[str, str], work: Path) -> 
     for name, text in headers.items():
         (work / name).write_text(text)
     maps = [f"-ffile-prefix-map={PROJECT}=.", f"-ffile-prefix-map={work}=generated"]
-    include = [f"-I{path}" for path in (work, SOURCES.relative_to(PROJECT), ROOT_TASK.relative_to(PROJECT))]
+    directories = [path.relative_to(PROJECT) for path in (SOURCES, ROOT_TASK, FIRMWARE)]
+    include = [f"-I{path}" for path in (work, *directories)]
     command = [compiler, *COMPILE, *maps, *include, "-DIN_NORMAL_WORLD", "-fomit-frame-pointer"]
     parts = []
     for source in [*(SOURCES / name for name in _PARTS), *(ROOT_TASK / name for name in _SHARED)]:
