@@ -149,8 +149,9 @@ class Bench:
         cores = usable_cores()
         if len(cores) > 1:
             self._tell("two workers")
-            two = self.campaign(workers=2)
-            metrics.append(Metric("workers2_speedup", two.rate / rate, "x", 1.0, "one worker"))
+            # Each worker judges all states that are new to it: that is over in the second half.
+            both, alone = (_later_rate(self.campaign(workers=n, seconds=2 * self.seconds)) for n in (2, 1))
+            metrics.append(Metric("workers2_speedup", both / alone, "x", 1.0, "one worker"))
         totals = one.totals
         if totals.executions:
             cost = totals.check_seconds / totals.executions * 1e6
@@ -357,6 +358,16 @@ def _performed(executor: Executor) -> tuple[int, int]:
     page = executor.memory.view(executor.config.exchange.base, EXCHANGE.itemsize)
     fields = page.view(EXCHANGE)[0]
     return int(fields["performed"]), int(fields["succeeded"])
+
+
+def _later_rate(campaign: Campaign) -> float:
+    """Executions a second in the second half of a campaign."""
+    _require(campaign)
+    moments = list(campaign.moments)
+    half = (moments[0].time + moments[-1].time) / 2
+    first, last = next(one for one in moments if one.time >= half), moments[-1]
+    passed = last.time - first.time
+    return (last.executions - first.executions) / passed if passed else campaign.rate
 
 
 def _require(campaign: Campaign) -> None:

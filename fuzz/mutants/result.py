@@ -88,7 +88,7 @@ class MutantResult:
 
 @dataclass(frozen=True)
 class Search:
-    """What a mutant was judged with: the build it was made of, the limit in seconds, and the programs (a digest)."""
+    """What a mutant was judged with: the kernel it was made of, the limit in seconds, and the programs (a digest)."""
 
     build: str
     limit: float
@@ -104,7 +104,7 @@ def keep(directory: Path, search: Search, result: MutantResult) -> None:
 def read_kept(directory: Path, search: Search) -> MutantResult | None:
     """A result of an earlier run that still says something.
 
-    One of another build says nothing, nor does what the environment failed to judge. What was noticed was noticed,
+    One of another kernel says nothing, nor does what the environment failed to judge. What was noticed was noticed,
     but a survivor is judged again if there is more time, or if the programs are others.
     """
     try:

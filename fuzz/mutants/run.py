@@ -85,7 +85,7 @@ class Basis:
         with Executor(artefacts, coverage=False) as executor:
             corpus = telling_first(executor, interface, corpus_programs(settings.corpora, interface))
             basis = cls(artefacts, known, corpus)
-            checked = f"{basis.identity}\n{basis.programs}\n"
+            checked = f"{basis.surroundings}\n{basis.programs}\n"
             if sound.is_file() and sound.read_text(errors="replace") == checked:
                 return basis
             shown = replay(executor, Judge.of(executor), {**known, **corpus}, float("inf"), start=True)
@@ -97,11 +97,15 @@ class Basis:
         write_whole(sound, checked)
         return basis
 
-    @cached_property
+    @property
     def identity(self) -> str:
-        """Changes with the build that mutants are made of."""
-        hashes = self.artefacts.hashes
-        return "|".join(hashes[name] for name in ("kernel", "firmware", "root_task", "config"))
+        """Changes with the kernel that mutants are made of."""
+        return self.artefacts.hashes["kernel"]
+
+    @property
+    def surroundings(self) -> str:
+        """Changes with all that the kernel runs among, too."""
+        return "|".join(self.artefacts.hashes[name] for name in ("kernel", "firmware", "root_task", "config"))
 
     @cached_property
     def programs(self) -> str:
