@@ -338,7 +338,7 @@ class Checker:
             result.add(wrong_answers.ID, wrong_answers.compare(self.answers, program, observation, known=not every))
             result.add(smc_results.ID, smc_results.compare(self.smc, program, observation))
             if program and (ram := self._ram(memory)) is not None:
-                result.add(effects.ID, effects.compare(self.answers, program, observation, ram))
+                result.add(effects.ID, effects.compare(self.answers, program, observation, ram, ask=int(every)))
             if self.messages is not None:
                 result.add(messages.ID, messages.compare(self.messages, program, observation))
             if (
@@ -360,6 +360,11 @@ class Checker:
         for request in sorted(report.requests, key=lambda request: request.invariant == steps.ID):
             if request.invariant == steps.ID and (report.violations or found.violations):
                 continue  # a step is from one right state to another
+            if request.invariant == effects.ID:
+                if self.answers is not None:
+                    judged = effects.resolve(self.answers, request, run, self.snapshot, self._state_of)
+                    found.add(request.invariant, judged)
+                continue
             state = self.snapshot
             if request.call:
                 observation = run(request.call)
@@ -375,6 +380,9 @@ class Checker:
         report.requests = []
         report.violations += found.violations
         return found.violations
+
+    def _state_of(self, observation: Any) -> KernelState:
+        return self.state(observation.memory, observation)
 
     @staticmethod
     def _judge(entry: Invariant, context: Context, result: CheckReport) -> None:

@@ -85,16 +85,20 @@ class Slot:
         return self._neighbour("mdbPrev")
 
     def has_children(self) -> bool:
-        """Whether a capability is derived from its (isMDBParentOf for the next one); of untypeds, objects as well."""
+        """Whether a capability is derived from its; of untypeds, objects as well."""
         after = self.next
-        if after is None or not self._node("mdbRevocable"):
+        return after is not None and self.is_parent_of(after)
+
+    def is_parent_of(self, other: Slot) -> bool:
+        """Whether a capability behind it in the mapping database is derived from its (isMDBParentOf)."""
+        if not self._node("mdbRevocable"):
             return False
-        first, second = self.cap, after.cap
+        first, second = self.cap, other.cap
         if not same_region(first, second):
             return False
         field = {"endpoint_cap": "capEPBadge", "notification_cap": "capNtfnBadge", "smc_cap": "capSMCBadge"}
         badge = first.field(field[first.type]) if first.type in field else 0
-        return not badge or (badge == second.field(field[second.type]) and not after._node("mdbFirstBadged"))
+        return not badge or (badge == second.field(field[second.type]) and not other._node("mdbFirstBadged"))
 
     def is_final(self) -> bool:
         """Whether no neighbour in the mapping database stands for the same object."""

@@ -135,8 +135,8 @@ class AnswerOracle:
 
     # One call
 
-    def expected(self, call: Decoded, memory: Memory) -> Expected:
-        """What a call must be answered in a state; NotCoveredError where the table does not say."""
+    def invocation(self, call: Decoded, memory: Memory) -> Invocation | Expected:
+        """What the kernel decodes in a state; what it answers to a call that does not get so far. NotCoveredError."""
         thread = self._threads[call.victim]
         if self._own_page(memory, thread) != self._pages[call.victim]:
             raise NotCoveredError("the victim's address space is another one")
@@ -155,14 +155,24 @@ class AnswerOracle:
             if isinstance(slot, Answer):
                 return Expected(slot, "the extra capabilities are found")
             extra.append(slot)
-        invocation = Invocation(memory, thread, target, target.cap, length, call.words, tuple(extra))
-        wanted = expected(invocation, self._label_name(call.info >> _LABEL_SHIFT & _LABEL))
+        return Invocation(memory, thread, target, target.cap, length, call.words, tuple(extra))
+
+    def expected(self, call: Decoded, memory: Memory) -> Expected:
+        """What a call must be answered in a state; NotCoveredError where the table does not say."""
+        invocation = self.invocation(call, memory)
+        if isinstance(invocation, Expected):
+            return invocation
+        wanted = expected(invocation, self.label(call))
         if wanted.answer is None or len(wanted.answer.details) <= MESSAGE_REGISTERS:
             return wanted
-        if self._has_buffer(memory, thread, call.victim, rights=(_READ_WRITE,)):
+        if self._has_buffer(memory, invocation.thread, call.victim, rights=(_READ_WRITE,)):
             return wanted
         # What does not fit into registers is lost.
         return Expected(Answer(wanted.answer.error, wanted.answer.details[:MESSAGE_REGISTERS]), wanted.rule)
+
+    def label(self, call: Decoded) -> str:
+        """The name of a call's label in the kernel's XML files, or ""; NotCoveredError for one that is left out."""
+        return self._label_name(call.info >> _LABEL_SHIFT & _LABEL)
 
     def _label_name(self, label: int) -> str:
         if label in self._labels:
@@ -395,6 +405,25 @@ class AnswerOracle:
         if not wrong:
             return None
         return Difference(f"call {index} ({victim}: {type_.name}) succeeded, and {wrong}", type_.name, evidence)
+
+    def succeeded(self, program: bytes, results: Any, changed: Any) -> list[int]:
+        """The invocations of a program that succeeded, and of which the states before and after tell what they did."""
+        rows, states = records(program), results["state"].tolist()
+        words = frozenset(changed.tolist()) if changed is not None else None
+        if self._disturbed(rows, states, words):
+            return []
+        return [
+            index
+            for index, row in enumerate(rows[: len(states)])
+            if self._answers[row[0] % len(self._answers)]
+            and states[index] == CallState.DONE
+            and not int(results["error"][index])
+            and not self._unordered(rows, index, states)
+        ]
+
+    def decoded(self, record: bytes, index: int) -> Decoded:
+        """A call of a program."""
+        return self._decoder.decode_call(records(record), index)
 
     def _wait(self, call: Decoded, name: str, memory: Memory, thread: int) -> str:
         """What is wrong with the state in which a call that has not returned left its caller; empty for nothing.

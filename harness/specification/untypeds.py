@@ -27,7 +27,8 @@ _BITS = {"page-4k": PAGE_BITS, "page-2m": LARGE_PAGE_BITS, "page-1g": HUGE_PAGE_
 _TABLES = ("page-table", "page-directory", "page-upper-directory", "page-global-directory")
 
 
-def _object_bits(call: Invocation) -> int:
+def object_bits(call: Invocation) -> int:
+    """Binary logarithm of the bytes of each object that a Retype makes."""
     layout, name = call.memory.layout, OBJECT_TYPES[call.word(0)]
     if name == "untyped":
         return call.word(1)
@@ -81,7 +82,7 @@ def _all_empty(call: Invocation) -> Answer | None:
 def _enough(call: Invocation) -> Answer | None:
     free = call.cap.field("capFreeIndex") if call.slot.has_children() else 0
     left = (1 << call.cap.field("capBlockSize")) - (free << MINIMUM_BITS)
-    bits = _object_bits(call)
+    bits = object_bits(call)
     return not_enough_memory(left) if bits >= _WORD_BITS or left >> bits < call.word(5) else None
 
 

@@ -33,7 +33,8 @@ block untyped_cap {{
     field_high capPtr 47 padding 12 field capType 5 }}
 block endpoint_cap {{ field capEPPtr 64 field capEPBadge 28 padding 28
     field capCanGrant 1 field capCanSend 1 field capCanReceive 1 field capType 5 }}
-block notification_cap {{ field capNtfnBadge 64 field_high capNtfnPtr 49 padding 10 field capType 5 }}
+block notification_cap {{ field capNtfnBadge 64 field_high capNtfnPtr 49 padding 8
+    field capNtfnCanReceive 1 field capNtfnCanSend 1 field capType 5 }}
 block reply_cap {{ field capTCBPtr 64 field capReplyMaster 1 padding 58 field capType 5 }}
 block cnode_cap {{
     field capCNodePtr 64
@@ -63,6 +64,8 @@ tagged_union cap capType {{
     tag thread_cap 12 tag irq_control_cap 14 tag irq_handler_cap 16 tag zombie_cap 18 tag domain_cap 20
     tag frame_cap 1 tag page_table_cap 3 tag page_directory_cap 5 tag page_upper_directory_cap 7
     tag page_global_directory_cap 9 tag asid_control_cap 11 tag asid_pool_cap 13 tag smc_cap 15 }}
+block seL4_CapRights {{ padding 61 field capAllowGrant 1 field capAllowRead 1 field capAllowWrite 1 }}
+block vm_attributes {{ padding 61 field armExecuteNever 1 field armParityEnabled 1 field armPageCacheable 1 }}
 block endpoint {{ field epQueue_head 64 field_high epQueue_tail 47 padding 15 field state 2 }}
 block notification {{
     field ntfnMsgIdentifier 64 field_high ntfnBoundTCB 49 padding 15 padding 15 field_high ntfnQueue_tail 49
