@@ -357,13 +357,11 @@ class Checker:
         the observation. The machine is left as the last of these runs left it. Returns the violations that are new.
         """
         found = CheckReport()
+        of_effects = [request for request in report.requests if request.invariant == effects.ID]
         for request in sorted(report.requests, key=lambda request: request.invariant == steps.ID):
             if request.invariant == steps.ID and (report.violations or found.violations):
                 continue  # a step is from one right state to another
             if request.invariant == effects.ID:
-                if self.answers is not None:
-                    judged = effects.resolve(self.answers, request, run, self.snapshot, self._state_of)
-                    found.add(request.invariant, judged)
                 continue
             state = self.snapshot
             if request.call:
@@ -377,6 +375,11 @@ class Checker:
                 found.add(request.invariant, steps.resolve(self.steps, request, state))
             elif self.smc is not None:
                 found.add(request.invariant, self.smc.resolve(request, state))
+        for request in of_effects:
+            # What shows in the state or in answers says more about what is wrong, and needs no further execution.
+            if self.answers is None or report.violations or found.violations:
+                break
+            found.add(request.invariant, effects.resolve(self.answers, request, run, self.snapshot, self._state_of))
         report.requests = []
         report.violations += found.violations
         return found.violations

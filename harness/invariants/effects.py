@@ -11,6 +11,7 @@ from harness.invariants.wrong_answers import ID as ANSWERS
 from harness.invariants.wrong_answers import judge_program
 from harness.kernel_state.memory import Ram
 from harness.kernel_state.state import KernelState
+from harness.specification.consequences import CONSEQUENCES
 from harness.specification.oracle import AnswerOracle
 from harness.specification.transitions import Changes, difference
 
@@ -30,7 +31,7 @@ def compare(oracle: AnswerOracle, program: bytes, observation: Any, ram: Ram, *,
     found = oracle.effect(program, results, changed, ram)
     if found is not None:
         judgement.fail(found.message, found.label, **found.evidence)
-    calls = oracle.succeeded(program, results, changed) if ask != 0 else []
+    calls = oracle.succeeded(program, results, changed, CONSEQUENCES) if ask != 0 else []
     for index in calls if ask is None else calls[-ask:]:
         judgement.requests.append(Request(ID, index, oracle.question(program, results, index)))
     return judgement

@@ -9,7 +9,7 @@ each answer that seems wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -406,8 +406,11 @@ class AnswerOracle:
             return None
         return Difference(f"call {index} ({victim}: {type_.name}) succeeded, and {wrong}", type_.name, evidence)
 
-    def succeeded(self, program: bytes, results: Any, changed: Any) -> list[int]:
-        """The invocations of a program that succeeded, and of which the states before and after tell what they did."""
+    def succeeded(self, program: bytes, results: Any, changed: Any, labels: Container[str]) -> list[int]:
+        """The invocations of a program that succeeded, with one of some labels (names in the kernel's XML files).
+
+        Those only of which the states before and after tell what they did.
+        """
         rows, states = records(program), results["state"].tolist()
         words = frozenset(changed.tolist()) if changed is not None else None
         if self._disturbed(rows, states, words):
@@ -418,6 +421,7 @@ class AnswerOracle:
             if self._answers[row[0] % len(self._answers)]
             and states[index] == CallState.DONE
             and not int(results["error"][index])
+            and self._labels.get(self._decoder.decode_call(rows, index).info >> _LABEL_SHIFT & _LABEL, "") in labels
             and not self._unordered(rows, index, states)
         ]
 
