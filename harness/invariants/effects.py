@@ -31,7 +31,7 @@ def compare(oracle: AnswerOracle, program: bytes, observation: Any, ram: Ram, *,
     found = oracle.effect(program, results, changed, ram)
     if found is not None:
         judgement.fail(found.message, found.label, **found.evidence)
-    calls = oracle.succeeded(program, results, changed, CONSEQUENCES) if ask != 0 else []
+    calls = oracle.looked_at(program, results, changed, CONSEQUENCES) if ask != 0 else []
     for index in calls if ask is None else calls[-ask:]:
         judgement.requests.append(Request(ID, index, oracle.question(program, results, index)))
     return judgement
@@ -62,12 +62,15 @@ def resolve(
     `run`: runs the program up to that many calls; `state_of`: the kernel state of an observation.
     """
     judgement = Judgement(1)
-    observation = run(request.call + 1)
-    changed = observation.changed_words
-    if changed is None:
-        return judgement
-    after = Changes.of(changed, state_of(observation).ram)
-    result = observation.results[request.call].copy()
+    call = oracle.decoded(bytes.fromhex(request.evidence["record"]), request.call)
+    after, result = Changes.none(), request.evidence
+    if oracle.writes(call):
+        observation = run(request.call + 1)
+        changed = observation.changed_words
+        if changed is None:
+            return judgement
+        after = Changes.of(changed, state_of(observation).ram)
+        result = observation.results[request.call].copy()
     before, state = Changes.none(), snapshot
     if request.call:
         observation = run(request.call)
@@ -76,7 +79,6 @@ def resolve(
             return judgement
         state = state_of(observation)
         before = Changes.of(changed, state.ram)
-    call = oracle.decoded(bytes.fromhex(request.evidence["record"]), request.call)
     found = difference(oracle, request.call, call, result, (state, snapshot.ram), (before, after))
     if found is not None:
         judgement.fail(found.message, found.label, **found.evidence)

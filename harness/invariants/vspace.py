@@ -12,6 +12,7 @@ from harness.invariants.definitions import MAXIMUM_VIOLATIONS, Context, Judgemen
 from harness.kernel_state.capabilities import CapTable, Indices
 from harness.kernel_state.layout import PAGE_BITS, TABLE_BITS
 from harness.kernel_state.memory import Words, contains
+from harness.kernel_state.state import TTBR_ADDRESS, TTBR_ASID_SHIFT
 
 Array = np.ndarray[Any, Any]
 
@@ -226,7 +227,7 @@ def _where(caps: CapTable, name: str, row: int) -> str:
     reference="l4v ArchInvariants_AI: valid_arch_state, valid_asid_table, valid_global_objs",
 )
 def valid_arch_state(context: Context) -> Judgement:
-    """The ASID table and its pools name each pool and root once; the empty root is empty; the FPU is a thread's."""
+    """The ASID table and its pools name each pool and root once, TTBR0 one of them; the FPU is a thread's."""
     state = context.state
     layout, ram = state.layout, state.ram
     judgement = Judgement(len(state.asid_pools) + len(state.asid_map) + 2)
@@ -254,8 +255,21 @@ def valid_arch_state(context: Context) -> Judgement:
         judgement.fail_field(
             "armKSGlobalUserPGD", "page global directory", f"entry {index}", hex(int(empty[index])), "0", index=index
         )
+    _judge_live(context, judgement)
     _judge_fpu(context, judgement)
     return judgement
+
+
+def _judge_live(context: Context, judgement: Judgement) -> None:
+    """TTBR0 holds an ASID and the root that this ASID leads to, or the empty root."""
+    state = context.state
+    if state.report is None:
+        return
+    register = int(state.report["ttbr0_el1"])
+    asid, root = register >> TTBR_ASID_SHIFT, register & TTBR_ADDRESS
+    if state.asid_map.get(asid) != root and (asid, root) != (0, state.global_address("armKSGlobalUserPGD")):
+        expected = "armKSGlobalUserPGD, or an ASID and its root"
+        judgement.fail_field("TTBR0", "page global directory", "TTBR0_EL1", hex(register), expected, asid=asid)
 
 
 def _judge_fpu(context: Context, judgement: Judgement) -> None:

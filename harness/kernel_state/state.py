@@ -33,6 +33,8 @@ MAXIMUM_NESTING = 1 << 12
 """Bound of CNodes within CNodes that the search follows; what lies deeper is not found, and links to it are wrong."""
 TTBR_ADDRESS = ((1 << 48) - 1) & ~1
 """The address of a table in TTBR0 or TTBR1."""
+TTBR_ASID_SHIFT = 48
+"""Where the ASID begins in TTBR0."""
 
 
 class ContainerKind(IntEnum):

@@ -21,6 +21,7 @@ from harness.programs.descriptions import Action
 from harness.programs.encodings import Decoded, Decoder, records
 from harness.programs.interfaces import Interface
 from harness.protocol import CallState
+from harness.specification.accesses import Access, wrong_access
 from harness.specification.answers import CAP_FAULT, DONE, SUCCESS, Answer, LookupFailure, NotCoveredError
 from harness.specification.effects import unmet
 from harness.specification.invocations import Invocation, thread_of
@@ -41,7 +42,7 @@ _READ_ONLY, _READ_WRITE = 3, 1
 """Rights of a frame (vm_rights_t) with which it can be an IPC buffer."""
 _REMEMBERED = 1 << 16
 _DONE, _FAULTED = int(CallState.DONE), int(CallState.FAULTED)
-_FAULTS = "seL4_Fault"
+_FAULTS, _MEMORY_FAULT = "seL4_Fault", "VMFault"
 _TRANSFERS = 0b1100
 """The flags of CopyRegisters that copy anything."""
 # Invocations that an interrupt can stop, and that are then made once more in another state.
@@ -49,6 +50,10 @@ _PREEMPTIBLE = frozenset(
     "CNode_Revoke CNode_Delete CNode_CancelBadgedSends Untyped_Retype TCB_Configure TCB_SetSpace TCB_SetIPCBuffer "
     "IRQHandler_SetNotification IRQHandler_Clear".split()
 )
+_ACCESSES = frozenset({Action.LOAD, Action.STORE})
+_OWN_BYTES = 1 << 20
+"""From its code on, a victim's own memory and the harness's lies in so many bytes of its addresses."""
+_WORD_MASK = (1 << _WORD_BITS) - 1
 _MESSAGES = frozenset({Action.SEND, Action.TRANSFER})
 _OVERTAKEN = _MESSAGES | {Action.RECEIVE}
 
@@ -113,7 +118,7 @@ class AnswerOracle:
         self._decisions: dict[Decoded, Decision] = {}
         self._errors = {name: value for value, name in snapshot.layout.error_names.items()}
         faults = snapshot.layout.union(_FAULTS).values if _FAULTS in snapshot.layout.bitfields.unions else {}
-        self._cap_fault = faults.get(CAP_FAULT, -1)
+        self._cap_fault, self._memory_fault = faults.get(CAP_FAULT, -1), faults.get(_MEMORY_FAULT, -1)
         self._pages = self._own_pages(snapshot)
         self.answered = self.covered = 0
         """Calls that the kernel answered in all programs so far, and those of them that were compared."""
@@ -406,10 +411,10 @@ class AnswerOracle:
             return None
         return Difference(f"call {index} ({victim}: {type_.name}) succeeded, and {wrong}", type_.name, evidence)
 
-    def succeeded(self, program: bytes, results: Any, changed: Any, labels: Container[str]) -> list[int]:
-        """The invocations of a program that succeeded, with one of some labels (names in the kernel's XML files).
+    def looked_at(self, program: bytes, results: Any, changed: Any, labels: Container[str]) -> list[int]:
+        """The calls of a program of which the states before and after tell what they did.
 
-        Those only of which the states before and after tell what they did.
+        Invocations that succeeded with one of some labels (names in the kernel's XML files); loads and stores.
         """
         rows, states = records(program), results["state"].tolist()
         words = frozenset(changed.tolist()) if changed is not None else None
@@ -418,12 +423,39 @@ class AnswerOracle:
         return [
             index
             for index, row in enumerate(rows[: len(states)])
-            if self._answers[row[0] % len(self._answers)]
-            and states[index] == CallState.DONE
-            and not int(results["error"][index])
-            and self._labels.get(self._decoder.decode_call(rows, index).info >> _LABEL_SHIFT & _LABEL, "") in labels
-            and not self._unordered(rows, index, states)
+            if self._is_looked_at(rows, index, results, labels) and not self._unordered(rows, index, states)
         ]
+
+    def _is_looked_at(self, rows: Sequence[bytes], index: int, results: Any, labels: Container[str]) -> bool:
+        number, state = rows[index][0] % len(self._answers), int(results["state"][index])
+        if self.interface.calls[number].action in _ACCESSES:
+            return state in (CallState.DONE, CallState.FAULTED)
+        if not self._answers[number] or state != CallState.DONE or int(results["error"][index]):
+            return False
+        info = self._decoder.decode_call(rows, index).info
+        return self._labels.get(info >> _LABEL_SHIFT & _LABEL, "") in labels
+
+    def writes(self, call: Decoded) -> bool:
+        """Whether a call writes slots and tables, so that the state after it tells what it did."""
+        return self.interface.calls[call.call].action not in _ACCESSES
+
+    def wrong_access(self, call: Decoded, result: Any, state: KernelState) -> str | None:
+        """What is wrong with the result of a load or store in the state before it; None for another call.
+
+        NotCoveredError where the result is not known.
+        """
+        action = self.interface.calls[call.call].action
+        if action not in _ACCESSES:
+            return None
+        memory, own = Memory(self._layout, state.ram), self._pages[call.victim]
+        if own is None or self._own_page(memory, self._threads[call.victim]) != own:
+            raise NotCoveredError("the victim's address space is another one")
+        store = action is Action.STORE
+        address = (call.target + call.words[0] & _WORD_MASK & -8) if store else call.target
+        first = self.interface.population.addresses.code
+        if first <= address < first + _OWN_BYTES:
+            raise NotCoveredError("code, stack, buffer and results of the victim")
+        return wrong_access(state, own[0], Access(address, store), result, self._memory_fault)
 
     def decoded(self, record: bytes, index: int) -> Decoded:
         """A call of a program."""

@@ -165,33 +165,45 @@ def difference(
     states: tuple[KernelState, Ram],
     changes: tuple[Changes, Changes],
 ) -> Difference | None:
-    """What a call that succeeded has done otherwise than it must; None for nothing, or if that is not known.
+    """What a call has done otherwise than it must; None for nothing, or if that is not known.
 
     `result`: protocol.RESULT of the call; `states`: the state before it, and memory of the snapshot; `changes`: what
     differs from the snapshot before and after the call.
     """
-    state, snapshot = states
-    if int(result["state"]) != CallState.DONE or int(result["error"]):
-        return None
-    memory = Memory(state.layout, state.ram)
-    model = Model(state, memory)
-    try:
-        invocation = oracle.invocation(call, memory)
-        if isinstance(invocation, Expected):
-            return None
-        label = oracle.label(call)
-        if label not in RULES.get(invocation.cap.type, {}) or expected(invocation, label).answer != DONE:
-            return None
-        consequences(model, invocation, label)
-        wrong = Comparison(model, snapshot, *changes).wrong()
-    except (NotCoveredError, KeyError, StopIteration):
-        return None
-    if not wrong:
-        told = tuple(int(word) for word in result["mr"][: len(model.told)])
-        wrong = "" if told == model.told else f"it told {list(map(hex, told))} and not {list(map(hex, model.told))}"
-    if not wrong:
-        return None
     name = oracle.interface.calls[call.call].name
     victim = oracle.interface.population.victims[call.victim].name
     evidence = {"call": index, "name": name, "victim": victim, "words": [hex(word) for word in call.words]}
-    return Difference(f"call {index} ({victim}: {name}) succeeded, and {wrong}", name, evidence)
+    try:
+        wrong = oracle.wrong_access(call, result, states[0])
+        if wrong is None:
+            wrong = _wrong_writes(oracle, call, result, states, changes)
+    except (NotCoveredError, KeyError, StopIteration):
+        return None
+    return Difference(f"call {index} ({victim}: {name}): {wrong}", name, evidence) if wrong else None
+
+
+def _wrong_writes(
+    oracle: AnswerOracle,
+    call: Decoded,
+    result: Any,
+    states: tuple[KernelState, Ram],
+    changes: tuple[Changes, Changes],
+) -> str:
+    """What an invocation has written otherwise than it must; empty for nothing. NotCoveredError."""
+    state, snapshot = states
+    if int(result["state"]) != CallState.DONE or int(result["error"]):
+        return ""
+    memory = Memory(state.layout, state.ram)
+    invocation = oracle.invocation(call, memory)
+    if isinstance(invocation, Expected):
+        return ""
+    label = oracle.label(call)
+    if label not in RULES.get(invocation.cap.type, {}) or expected(invocation, label).answer != DONE:
+        return ""
+    model = Model(state, memory)
+    consequences(model, invocation, label)
+    wrong = Comparison(model, snapshot, *changes).wrong()
+    told = tuple(int(word) for word in result["mr"][: len(model.told)])
+    if not wrong and told != model.told:
+        wrong = f"it told {list(map(hex, told))} and not {list(map(hex, model.told))}"
+    return wrong

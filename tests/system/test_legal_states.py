@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Odd states that are legal: no invariant may take them for a violation."""
+"""Odd states that are legal, and calls that are refused in them: nothing may take them for a violation."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.system.odd_states import ODD_STATES
 from tests.system.odd_view import View
 
 PROGRAMS = yaml.safe_load(Path(__file__).with_name("legal_states.yaml").read_text())
+REFUSED = yaml.safe_load(Path(__file__).with_name("refused_states.yaml").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,8 @@ def program(name: str | None, executor: Executor) -> bytes:
     if name is None:
         return b""
     interface = Interface.load(executor.artefacts)
-    return Program.from_yaml(yaml.safe_dump({"calls": PROGRAMS[name]}), interface).to_bytes()
+    calls = PROGRAMS[name] if name in PROGRAMS else REFUSED[name]
+    return Program.from_yaml(yaml.safe_dump({"calls": calls}), interface).to_bytes()
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -39,6 +41,15 @@ def test_it_is_not_taken_for_a_violation(name: str, judge: Judge) -> None:
     results = verdict.observation.results
     assert not results["error"].any(), "the state is reached"
     assert {CallState.NOT_REACHED, CallState.SKIPPED}.isdisjoint(results["state"].tolist())
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_last_call_alone_is_refused(name: str, judge: Judge) -> None:
+    verdict = judge.judge(program(name, judge.executor))
+    assert verdict.symptoms == ()
+    results = verdict.observation.results
+    assert not results["error"][:-1].any() and results["error"][-1], "the state is reached, and refuses the call"
+    assert results["state"][:-1].tolist() == [CallState.DONE] * (len(results) - 1)
 
 
 @pytest.mark.parametrize("odd", ODD_STATES, ids=lambda odd: f"{odd[0]}: {odd[1]}")

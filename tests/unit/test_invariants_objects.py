@@ -39,6 +39,11 @@ def _table(m: Machine, number: int, *, mapped: int = 0, address: int = 0, at: in
     m.set(m.slot(number), cap)
 
 
+def _nowhere(m: Machine) -> None:
+    """Nobody's address space is live."""
+    m.report["ttbr0_el1"] = m.var("armKSGlobalUserPGD")
+
+
 def _second_cap(m: Machine, *, linked: bool) -> None:
     """A copy of the endpoint's capability."""
     m.set(m.slot(60), m.cap("endpoint_cap", capEPPtr=m.virtual(m.endpoint)))
@@ -71,9 +76,9 @@ LEGAL: dict[str, Change] = {
     ),
     "a copy next to its original": lambda m: _second_cap(m, linked=True),
     "an ASID pool that was deleted": both(
-        lambda m: m.memory.put(m.var("armKSASIDTable"), 0), lambda m: m.memory.put(m.slot(7), 0, 0, 0, 0)
+        lambda m: m.memory.put(m.var("armKSASIDTable"), 0), lambda m: m.memory.put(m.slot(7), 0, 0, 0, 0), _nowhere
     ),
-    "a pool that is not in the table any more": lambda m: m.memory.put(m.var("armKSASIDTable"), 0),
+    "a pool that is not in the table any more": both(lambda m: m.memory.put(m.var("armKSASIDTable"), 0), _nowhere),
     "a CNode without guard": both(_cnode(ARENA + 0x100), lambda m: _in_arena(m, 60)),
     "an object whose untyped was not made by Retype": _cnode(0x0E12A000),
 }
@@ -268,6 +273,10 @@ CAUGHT: dict[str, tuple[list[str], Change]] = {
         lambda m: m.memory.put(m.var("armKSASIDTable") + 8, m.virtual(m.pool + 8)),
     ),
     "something in the empty root": (["valid_arch_state"], lambda m: m.entry(m.var("armKSGlobalUserPGD"), 3, 2)),
+    "the live address space without its ASID": (
+        ["valid_arch_state"],
+        lambda m: m.report.__setitem__("ttbr0_el1", m.pgd | 2 << 48),
+    ),
     "an FPU owner that is no thread": (
         ["valid_arch_state"],
         lambda m: m.memory.put(m.var("ksActiveFPUState"), m.virtual(m.arena + 0x800)),

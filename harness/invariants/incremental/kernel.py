@@ -23,7 +23,7 @@ from harness.invariants.incremental.threads import ThreadFields, Threads
 from harness.invariants.incremental.vspaces import AddressSpaces
 from harness.kernel_state.layout import PAGE_BITS
 from harness.kernel_state.memory import PAGE_WORDS, Ram
-from harness.kernel_state.state import TTBR_ADDRESS, KernelState
+from harness.kernel_state.state import KernelState
 
 Array = np.ndarray[Any, Any]
 
@@ -85,7 +85,7 @@ class KernelChanges:
             judge_neighbours(delta)
             delta.judge_reach()
             Memory(delta).judge_order()
-            AddressSpaces(delta, report[_TTBR0] & TTBR_ADDRESS).judge()
+            AddressSpaces(delta, report[_TTBR0]).judge()
             Threads(self._fields, delta).judge()
         except Unclear as reason:
             return reason

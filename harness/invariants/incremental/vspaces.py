@@ -15,6 +15,7 @@ from harness.invariants.incremental.snapshot import TABLE_NAMES, WORD, Mapping
 from harness.kernel_state.layout import PAGE_BITS
 from harness.kernel_state.memory import PAGE_WORDS
 from harness.kernel_state.page_tables import LEVEL_SHIFT, LEVELS
+from harness.kernel_state.state import TTBR_ADDRESS, TTBR_ASID_SHIFT
 
 _ADDRESS = ((1 << 48) - 1) & -(1 << PAGE_BITS)
 _MANY = 1 << 8
@@ -24,12 +25,12 @@ _FRAME = "frame_cap"
 
 
 class AddressSpaces:
-    """The address spaces of one state; `live`: the root that TTBR0 holds."""
+    """The address spaces of one state; `ttbr0`: the register as it is."""
 
-    def __init__(self, delta: Delta, live: int) -> None:
+    def __init__(self, delta: Delta, ttbr0: int) -> None:
         self._delta = delta
         self._index = delta.index
-        self._live = live
+        self._live, self._live_asid = ttbr0 & TTBR_ADDRESS, ttbr0 >> TTBR_ASID_SHIFT
         self._ram = delta.ram
         self._entries = delta.index.pool_entries
         self._tables = 0
@@ -140,6 +141,8 @@ class AddressSpaces:
         live = self._live
         if live != self._empty_root and not delta.holders(decoder.key("page_global_directory_cap", live)):
             raise Unclear("TTBR0 holds what is no address space")
+        if self.asids.get(self._live_asid) != live and (self._live_asid, live) != (0, self._empty_root):
+            raise Unclear("TTBR0 holds an ASID that leads elsewhere")
         for asid in self._fresh:
             self._below(self.asids[asid], 0, 0, asid)
         known = index.places.get(index.page(live), ())
