@@ -29,7 +29,9 @@ from harness.programs.yaml import config_of
 from harness.protocol import CALL_BYTES
 
 EXAMPLES = PROJECT / "examples"
-COLLECTIONS = tuple(PROJECT / "tests" / "system" / f"{name}.yaml" for name in ("legal_states", "refused_states", "steps"))
+COLLECTIONS = tuple(
+    PROJECT / "tests" / "system" / f"{name}.yaml" for name in ("legal_states", "refused_states", "steps")
+)
 """Files that hold many programs, by name."""
 AT_START = "the machine as it parks"
 """What stands for a program where the snapshot itself is judged."""

@@ -418,7 +418,7 @@ class AnswerOracle:
         """
         rows, states = records(program), results["state"].tolist()
         words = frozenset(changed.tolist()) if changed is not None else None
-        if self._disturbed(rows, states, words):
+        if self.disturbed(rows, states, words):
             return []
         return [
             index
