@@ -21,12 +21,22 @@ from fuzz.campaign import Campaign, CampaignSettings, FindingSummary, run_campai
 from fuzz.corpus import add_program, write_interface
 from fuzz.directory import CORPUS
 from fuzz.mutants.generate import FILES, Mutant, choose, mutants
-from fuzz.mutants.replay import AT_START, beginnings, corpus_programs, known_programs, replay, telling_first
+from fuzz.mutants.replay import (
+    AT_START,
+    Replay,
+    beginnings,
+    corpus_programs,
+    known_programs,
+    replay,
+    telling_first,
+)
 from fuzz.mutants.result import PATCH_FILE, Fate, MutantResult, Stage
 from fuzz.mutants.variations import variations
 from harness.build.artefacts import Artefacts
 from harness.build.cache import discard
 from harness.build.code_blocks import Phase
+from harness.build.patches import Part, part_of
+from harness.build.planted import preserving_patches
 from harness.build.system import build
 from harness.configs import MachineConfig
 from harness.coverage.source_map import SourceMap
@@ -40,6 +50,8 @@ from harness.programs.interfaces import Interface
 
 SOUND_FILE = "unchanged-kernel"
 """Names the build and the programs with which the kernel itself has shown nothing: they need not be tried again."""
+NO_BOOT = "no boot"
+"""The oracle that notices a mutant which boots here, and does not on another machine."""
 _SOURCE = "source/"
 _SHORTEST = 3.0
 """A campaign of less than so many seconds is not begun: it would hardly have booted."""
@@ -85,10 +97,14 @@ class Basis:
         with Executor(artefacts, coverage=False) as executor:
             corpus = telling_first(executor, interface, corpus_programs(settings.corpora, interface))
             basis = cls(artefacts, known, corpus)
-            checked = f"{basis.surroundings}\n{basis.programs}\n"
+            machines = hashlib.sha256(b"".join(patch.read_bytes() for patch in other_machines())).hexdigest()
+            checked = f"{basis.surroundings}\n{basis.programs}\n{machines}\n"
             if sound.is_file() and sound.read_text(errors="replace") == checked:
                 return basis
             shown = replay(executor, Judge.of(executor), {**known, **corpus}, float("inf"), start=True)
+        for patch in other_machines():
+            if not shown.found:
+                shown = _as_it_parks(build(settings.config, release=settings.release, extra_patches=[patch]))
         if shown.found:
             raise InputError(
                 f"the kernel without any mutant shows {', '.join(shown.oracles)} ({shown.program}: {shown.detail}): "
@@ -195,9 +211,47 @@ def _judge(result: MutantResult, artefacts: Artefacts, basis: Basis, settings: M
             if shown.found:
                 result.detail = f"{shown.program}: {shown.detail}"
                 return _killed(result, Stage.BOOT if shown.program == AT_START else stage, shown.oracles)
+    if (other := _other_boots(artefacts, settings)) is not None:
+        result.detail = other.detail
+        result.seconds += other.seconds
+        return _killed(result, Stage.BOOT, other.oracles)
     left = deadline - time.monotonic()
     if left >= _SHORTEST:
         _fuzz(result, artefacts, basis, settings, directory, left)
+
+
+def _other_boots(artefacts: Artefacts, settings: MutantSettings) -> Replay | None:
+    """What shows when the mutant boots on other machines, on which the kernel boots as ever; None if nothing does."""
+    begun = time.monotonic()
+    for patch in other_machines():
+        other = build(settings.config, release=settings.release, extra_patches=[*artefacts.extra_patches, patch])
+        try:
+            shown = _as_it_parks(_impatient(other))
+            if shown.oracles == [NO_BOOT]:
+                shown = _as_it_parks(other)  # the host may have been slow
+        finally:
+            discard(other.flash.parent)
+        if shown.found:
+            shown.detail = f"{patch.stem}: {shown.detail}"
+            shown.seconds = time.monotonic() - begun
+            return shown
+    return None
+
+
+def _as_it_parks(artefacts: Artefacts) -> Replay:
+    """What the machine shows when it parks, or that it never does."""
+    try:
+        with Executor(artefacts, coverage=False) as executor:
+            return replay(executor, Judge.of(executor), {}, float("inf"), start=True)
+    except (LaunchFailure, OutputError):
+        raise  # no kernel has run
+    except BothworldsError as error:
+        return Replay([NO_BOOT], str(error).splitlines()[0], AT_START)
+
+
+def other_machines() -> list[Path]:
+    """Patches of the firmware that give the kernel another machine, on which it must do what it ever does."""
+    return [patch.path for patch in preserving_patches() if part_of(patch.path) is Part.FIRMWARE]
 
 
 def _impatient(artefacts: Artefacts) -> Artefacts:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.invariants.boot_memory import judge_memory
+from harness.invariants.boot_space import judge_initial_space
 from harness.invariants.definitions import Context, Judgement, invariant
 from harness.kernel_state.layout import PAGE_BITS
 from harness.kernel_state.objects import BootInfo
@@ -33,8 +35,12 @@ _HOLDS = {
 def boot_information(context: Context) -> Judgement:
     """What the kernel told the initial thread is what it has: regions of slots, untypeds, addresses."""
     state = context.state
-    info, found = state.boot_info, state.initial_cnode
+    found = state.initial_cnode
     judgement = Judgement()
+    known = context.facts.boot
+    if found is not None and known is not None and np.array_equal(state.ram.words[known.numbers], known.words):
+        return known.judgement
+    info = state.boot_info
     if found is None or info is None:
         judgement.fail_field("initial thread", _KIND, "seL4_BootInfo", "not found", "in the frame that its slot names")
         return judgement
@@ -46,7 +52,9 @@ def boot_information(context: Context) -> Judgement:
     _judge_fields(context, info, found[1], slots, judgement)
     _judge_regions(context, info, held, slots, judgement)
     _judge_image(context, info, held, judgement)
+    judge_initial_space(context, info, held, judgement)
     _judge_untypeds(context, info, held, judgement)
+    judge_memory(context, info, judgement)
     return judgement
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from harness import protocol
-from harness.invariants import world
 from harness.invariants.definitions import Facts
 from harness.invariants.regions import RegionMap
+from harness.invariants.window import TABLES as WINDOW_TABLES
 from harness.kernel_state.capabilities import KERNEL_OBJECTS, CapTable
 from harness.kernel_state.layout import PAGE_BITS
 from harness.kernel_state.memory import PAGE_WORDS, Ram
@@ -118,7 +118,7 @@ class WorldChanges:
         for _, address in state.asid_pools:
             if ram.holds(address, 1 << PAGE_BITS):
                 self._mark(address - ram.base, 1 << PAGE_BITS, _POOL)
-        for name in world.WINDOW_TABLES:
+        for name in WINDOW_TABLES:
             if name in layout.types.variables:
                 self._mark(state.global_address(name) - ram.base, layout.variable(name).size, _FIXED)
         first, size = state.global_address("armKSASIDTable") - ram.base, layout.variable("armKSASIDTable").size

@@ -17,6 +17,7 @@ from harness import plugins, protocol
 from harness.configs import MachineConfig
 from harness.errors import BothworldsError, ImageError, InputError
 from harness.invariants import (  # noqa: F401 (they register their invariants)
+    attributes,
     boot,
     cdt,
     effects,
@@ -36,14 +37,26 @@ from harness.invariants import (  # noqa: F401 (they register their invariants)
     world,
     wrong_answers,
 )
+from harness.invariants.boot_words import words_at_boot
 from harness.invariants.changes import SMC_COUNT, WorldChanges
-from harness.invariants.definitions import Context, Facts, Invariant, Judgement, Request, Violation, invariants
+from harness.invariants.definitions import (
+    BootFacts,
+    Context,
+    Facts,
+    Invariant,
+    Judgement,
+    Request,
+    Violation,
+    WindowFacts,
+    invariants,
+)
 from harness.invariants.incremental.kernel import COVERED, KernelChanges
 from harness.invariants.novelty import Novelty
 from harness.invariants.regions import RegionMap
 from harness.invariants.smc import SmcAuthority, log_entries
 from harness.invariants.trusted_os import TrustedOsThreads
 from harness.invariants.two_worlds import TwoWorlds
+from harness.invariants.window import table_words
 from harness.invariants.wrong_answers import Answers
 from harness.kernel_state.elf import Elf
 from harness.kernel_state.layout import Layout
@@ -187,9 +200,12 @@ class Checker:
         scr = frozenset[int]() if state.report is None else frozenset({int(state.report["scr_el3"])})
         if self.worlds is not None:
             scr = self.worlds.scr
-        window = (world.kernel_table_words(bare), world.judge_window(bare))
+        words = tuple(part.copy() for part in table_words(state))
+        window = WindowFacts(words, world.judge_window(bare), attributes.judge_window_attributes(bare))
+        numbers = words_at_boot(state)
+        told = BootFacts(numbers, state.ram.words[numbers], boot.boot_information(bare)) if len(numbers) else None
         constants = _constants(Elf(firmware_elf)) if firmware_elf is not None else ()
-        return Facts(scr, state.kernel_root, window, constants)
+        return Facts(scr, state.kernel_root, window, told, constants)
 
     def _ram(self, memory: MemoryImage) -> Ram | None:
         """The words of a memory that offers views (they stay valid), kept between checks."""

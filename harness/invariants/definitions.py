@@ -137,17 +137,36 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class WindowFacts:
+    """The kernel's own translation tables, and how they were judged: worlds, and all else that their entries say."""
+
+    words: tuple[np.ndarray[Any, np.dtype[np.uint64]], ...]
+    worlds: Judgement
+    attributes: Judgement
+
+
+@dataclass(frozen=True)
+class BootFacts:
+    """Numbers of the words of secure RAM that are written at boot only, these words, and how they were judged."""
+
+    numbers: np.ndarray[Any, np.dtype[np.int64]]
+    words: np.ndarray[Any, np.dtype[np.uint64]]
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
 class Facts:
     """What must be as it was when the machine was set up: taken from the snapshot.
 
     `scr_el3`: the values that SCR_EL3 may have, one for each world that runs; `window`: the words of
     the kernel's own translation tables and their judgement; `constants`: (physical address, content)
-    of the firmware's text and constants that lie in readable memory.
+    of the firmware's text and constants that lie in readable memory; `boot`: what the kernel told the initial thread.
     """
 
     scr_el3: frozenset[int] = frozenset()
     kernel_root: int | None = None
-    window: tuple[np.ndarray[Any, np.dtype[np.uint64]], Judgement] | None = None
+    window: WindowFacts | None = None
+    boot: BootFacts | None = None
     constants: tuple[tuple[int, bytes], ...] = ()
 
 
@@ -166,6 +185,8 @@ class Context:
     trusted_os: TrustedOsThreads | None = None
     normal: NormalOracle | None = None
     steps: StepOracle | None = None
+    memo: dict[str, bool] = field(default_factory=dict)
+    """Answers about this state that more than one invariant asks for."""
 
 
 Check = Callable[[Context], Judgement]

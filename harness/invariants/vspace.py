@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.invariants.attributes import judge_user_attributes
 from harness.invariants.capabilities import TABLES, table_field
 from harness.invariants.definitions import MAXIMUM_VIOLATIONS, Context, Judgement, invariant
 from harness.kernel_state.capabilities import CapTable, Indices
@@ -69,6 +70,7 @@ def valid_vspace_objs(context: Context) -> Judgement:
                 found=hex(root),
                 expected="the object of a page_global_directory_cap",
             )
+    judge_user_attributes(context, judgement)
     if walk.overflow:
         judgement.fail("the tables have no end", "page table", tables=walk.tables)
     return judgement

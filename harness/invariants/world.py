@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.invariants.definitions import Context, Judgement, invariant
+from harness.invariants.window import known_window
 from harness.kernel_state.capabilities import KERNEL_OBJECTS, CapTable
 from harness.kernel_state.memory import PAGE_WORDS, Words, contains, read_optional
 from harness.kernel_state.page_tables import Walk
@@ -17,7 +18,6 @@ Array = np.ndarray[Any, Any]
 FAMILY = "world"
 REFERENCE = "docs/invariants.md"
 """This family is the project's own."""
-WINDOW_TABLES = ("armKSGlobalKernelPGD", "armKSGlobalKernelPUD", "armKSGlobalKernelPDs", "armKSGlobalKernelPT")
 _OF_MEMORY = "that of the memory that it maps"
 _LEAF_KIND = {12: "pte", 21: "pde_large", 30: "pude_1g"}
 
@@ -83,33 +83,11 @@ def _differs_from_capability(caps: CapTable, walk: Walk, rows: Array) -> Array:
     return differs
 
 
-def kernel_table_words(context: Context) -> Words:
-    """The words of the kernel's own translation tables, which no running kernel changes."""
-    state = context.state
-    parts = []
-    for name in WINDOW_TABLES:
-        if name in state.layout.types.variables:
-            parts.append(state.global_words(name))
-    return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
-
-
 @invariant("no_cross_world_mapping", family=FAMILY, reference=REFERENCE)
 def no_cross_world_mapping(context: Context) -> Judgement:
     """The kernel's window maps its regions of the config, each in its own world, and nothing else."""
-    known = context.facts.window
-    if known is not None and context.state.kernel_root == context.facts.kernel_root:
-        words, judged = known
-        state = context.state
-        start = 0
-        same = True
-        for name in WINDOW_TABLES:
-            if name in state.layout.types.variables:
-                part = state.global_words(name)
-                same = same and bool(np.array_equal(part, words[start : start + len(part)]))
-                start += len(part)
-        if same:
-            return judged
-    return judge_window(context)
+    known = known_window(context)
+    return judge_window(context) if known is None else known.worlds
 
 
 def judge_window(context: Context) -> Judgement:

@@ -6,6 +6,7 @@ The layout is deliberately not the real kernel's: what is tested must take every
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,17 @@ from harness.kernel_state.elf import Elf, Segment, Symbol
 from harness.kernel_state.layout import Layout
 
 OFFSET = 0xFFFFFF8000000000
+BOOT_INFO = {"ipcBuffer": 24, "userImagePaging": 32, "userImageFrames": 48, "untypedList": 200}
+"""Offsets of some members of seL4_BootInfo."""
+_FIRST_TABLE, _FIRST_FRAME, FIRST_UNTYPED = 106, 109, 110
+"""What the boot information tells: first slots of tables, frames, untypeds."""
+_MOST_UNTYPEDS = 200
+_RADIX = 9
+_GUARD = 64 - _RADIX
+_NORMAL, _NEVER_EXECUTE = 4 << 2, 1 << 54
+_PAGE, _BLOCK = 0x403, 0x401
+_USER_PAGE, _USER_BLOCK = _PAGE | 1 << 11, _BLOCK | 1 << 11
+"""Entries of leaves: valid, accessed, and of one ASID (nG)."""
 _CAP = "padding 59 field capType 5"
 
 BITFIELDS = f"""
@@ -112,7 +124,7 @@ _TCB_WORDS = (
 )
 _CONSTANTS = (
     {"tcbCTable": 0, "tcbVTable": 1, "tcbReply": 2, "tcbCaller": 3, "tcbBuffer": 4, "tcbCNodeEntries": 5},
-    {"seL4_CapNull": 0, "seL4_CapInitThreadCNode": 2, "seL4_CapBootInfoFrame": 9, "seL4_NumInitialCaps": 110},
+    {"seL4_CapNull": 0, "seL4_CapInitThreadCNode": 2, "seL4_CapBootInfoFrame": 9, "seL4_NumInitialCaps": _FIRST_TABLE},
     {
         "ThreadState_Inactive": 0,
         "ThreadState_Running": 1,
@@ -125,6 +137,9 @@ _CONSTANTS = (
     },
     {"EPState_Idle": 0, "EPState_Send": 1, "EPState_Recv": 2},
     {"NtfnState_Idle": 0, "NtfnState_Waiting": 1, "NtfnState_Active": 2},
+    {"seL4_CapInitThreadIPCBuffer": 105},
+    {"VMKernelOnly": 0, "VMReadWrite": 1, "VMKernelReadOnly": 2, "VMReadOnly": 3},
+    {"DEVICE_nGnRnE": 0, "NORMAL": 4},
     {"IRQInactive": 0, "IRQSignal": 1, "IRQTimer": 2, "IRQReserved": 3},
     {"seL4_NoError": 0, "seL4_InvalidArgument": 1, "seL4_NumErrors": 2},
 )
@@ -171,11 +186,16 @@ def make_layout(config: MachineConfig) -> Layout:
         ),
         "seL4_BootInfo": Struct(
             "seL4_BootInfo",
-            200,
+            BOOT_INFO["untypedList"] + 12 * _MOST_UNTYPEDS,
             {
                 "nodeID": _member(0, 8),
                 "untyped": _member(8, 16, (), "seL4_SlotRegion"),
-                "untypedList": _member(24, 120, (10,), "seL4_UntypedDesc"),
+                "ipcBuffer": _member(BOOT_INFO["ipcBuffer"], 8),
+                "userImagePaging": _member(BOOT_INFO["userImagePaging"], 16, (), "seL4_SlotRegion"),
+                "userImageFrames": _member(BOOT_INFO["userImageFrames"], 16, (), "seL4_SlotRegion"),
+                "untypedList": _member(
+                    BOOT_INFO["untypedList"], 12 * _MOST_UNTYPEDS, (_MOST_UNTYPEDS,), "seL4_UntypedDesc"
+                ),
                 "numNodes": _member(144, 8),
                 "initThreadCNodeSizeBits": _member(152, 1),
                 "extraBIPages": _member(160, 16, (), "seL4_SlotRegion"),
@@ -247,6 +267,7 @@ class Machine:
         self._slots()
         self._threads()
         self._report()
+        self._tell()
 
     # Writing
 
@@ -369,17 +390,21 @@ class Machine:
             if region.window and region.kind == "ram":
                 ns = 0x20 if region.world == "non-secure" else 0
                 for address in range(region.base, region.end, 1 << 21):
-                    self.entry(pds, address >> 21, address | 0x401 | ns)
+                    self.entry(pds, address >> 21, address | _BLOCK | _NORMAL | _NEVER_EXECUTE | ns)
+        devices = [region for region in self.config.regions if region.window and region.kind == "device"]
+        self.entry(pds, 4 * 512 - 1, self.var("armKSGlobalKernelPT") | 3)
+        for number, region in enumerate(devices):
+            self.entry(self.var("armKSGlobalKernelPT"), number, region.base | _PAGE | _NEVER_EXECUTE)
 
     def _tables(self) -> None:
         self.entry(self.pgd, 0, self.pud | 3)
         self.entry(self.pud, 0, self.pd | 3)
         self.entry(self.pd, 0, self.pt | 3)
-        self.entry(self.pt, 0, self.page | 0x403)
-        self.entry(self.pt, 1, self.normal | 0x423)
-        self.entry(self.pt, 2, self.device | 0x423)
-        self.entry(self.pd, 1, self.large | 0x401)
-        self.entry(self.pud, 1, self.huge | 0x421)
+        self.entry(self.pt, 0, self.page | _USER_PAGE)
+        self.entry(self.pt, 1, self.normal | 0x20 | _USER_PAGE)
+        self.entry(self.pt, 2, self.device | 0x20 | _USER_PAGE)
+        self.entry(self.pd, 1, self.large | _USER_BLOCK)
+        self.entry(self.pud, 1, self.huge | 0x20 | _USER_BLOCK)
 
     def frame(
         self, address: int, size: int = 0, *, non_secure: bool = False, device: bool = False, at: int | None = None
@@ -391,6 +416,7 @@ class Machine:
             capFSize=size,
             capFIsNonSecure=non_secure,
             capFIsDevice=device,
+            capFVMRights=1,
             capFMappedASID=at is not None,
             capFMappedAddress=at or 0,
         )
@@ -412,7 +438,7 @@ class Machine:
         v, cap, s = self.virtual, self.cap, self.slot
         caps = [
             (1, cap("thread_cap", capTCBPtr=v(self.thread + self.layout.tcb_offset))),
-            (2, cap("cnode_cap", capCNodePtr=v(self.cnode), capCNodeRadix=7, capCNodeGuardSize=57)),
+            (2, cap("cnode_cap", capCNodePtr=v(self.cnode), capCNodeRadix=_RADIX, capCNodeGuardSize=_GUARD)),
             (3, cap("page_global_directory_cap", capPGDBasePtr=v(self.pgd), capPGDIsMapped=1, capPGDMappedASID=1)),
             (4, cap("page_upper_directory_cap", capPUDBasePtr=v(self.pud), capPUDIsMapped=1, capPUDMappedASID=1)),
             (5, cap("page_directory_cap", capPDBasePtr=v(self.pd), capPDIsMapped=1, capPDMappedASID=1)),
@@ -436,16 +462,37 @@ class Machine:
         self.link(s(20), s(21))
         self.link(s(30), s(31))
         self.memory.put(s(31) + 16, *self.node(0, s(30), first_badged=True))
-        own = self.cap("cnode_cap", capCNodePtr=v(self.cnode), capCNodeRadix=7, capCNodeGuardSize=57)
+        own = self.cap("cnode_cap", capCNodePtr=v(self.cnode), capCNodeRadix=_RADIX, capCNodeGuardSize=_GUARD)
         self.set(self.slot(0, self.thread), own)
         self.link(s(2), self.slot(0, self.thread))
         self.set(self.slot(4, self.thread), self.frame(self.normal, non_secure=True))
         self.link(s(11), self.slot(4, self.thread))
-        self.memory.put(self.boot_info, 0, 110, 112)
-        self.memory.put(self.boot_info + 24, self.arena, 18 << 16)
-        self.memory.view(self.boot_info + 36, 8)[:] = np.frombuffer(self.normal.to_bytes(8, "little"), np.uint8)
-        self.memory.view(self.boot_info + 44, 4)[:] = [1, 0, 21, 0]
-        self.memory.put(self.boot_info + 144, 1, 7, 0, 0, 112, 128)
+
+    def _tell(self) -> None:
+        """Boot information. All memory that nobody has is told to be untyped, in slots that are empty by now."""
+        told = [(self.arena, 18, False, False), (self.normal, 21, True, False)]
+        lines = self.layout.variable("intStateIRQTable").size // 8
+        taken = [(base, base + (1 << bits)) for base, bits, _, _ in told] + [self.layout.image]
+        taken += [(self.idle, self.idle + (1 << self.layout.tcb_bits)), (self.irq_node, self.irq_node + lines * 32)]
+        taken += [(self.cnode, self.cnode + (32 << _RADIX)), (self.boot_info, self.boot_info + 4096)]
+        for region in self.config.regions:
+            if region.use in ("kernel", "untyped"):
+                own = sorted(one for one in taken if region.covers(one[0]))
+                at = region.base
+                for start, end in [*own, (region.end, region.end)]:
+                    while at < start:
+                        bits = min((at & -at).bit_length(), (start - at).bit_length()) - 1
+                        told.append((at, bits, region.world == "non-secure", region.kind == "device"))
+                        at += 1 << bits
+                    at = max(at, end)
+        info, first, last = self.boot_info, FIRST_UNTYPED, FIRST_UNTYPED + len(told)
+        put = self.memory.put
+        put(info, 0, first, last, 0x1000, _FIRST_TABLE, _FIRST_FRAME, _FIRST_FRAME, first)
+        put(info + 144, 1, _RADIX, 0, 0, last, 1 << _RADIX)
+        for number, (base, bits, non_secure, device) in enumerate(told):
+            entry = struct.pack("<QBBBB", base, non_secure, 0, bits, device)
+            place = info + BOOT_INFO["untypedList"] + len(entry) * number
+            self.memory.view(place, len(entry))[:] = np.frombuffer(entry, np.uint8)
 
     def _threads(self) -> None:
         v, cap = self.virtual, self.cap

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.kernel_state_support import Change, Machine, both, broken
+from tests.unit.kernel_state_support import BOOT_INFO, Change, Machine, both, broken
 
 FAMILIES = ["objects", "cdt", "vspace"]
 
@@ -115,7 +115,7 @@ CAUGHT: dict[str, tuple[list[str], Change]] = {
         lambda m: m.entry(m.var("armKSGlobalKernelPDs"), m.large >> 21, 0),
     ),
     "an object that the window maps elsewhere": (
-        ["pspace_in_kernel_window"],
+        ["pspace_in_kernel_window", "valid_global_vspace_mappings"],
         lambda m: m.entry(m.var("armKSGlobalKernelPDs"), m.large >> 21, m.arena | 0x401),
     ),
     "a frame of the kernel's data": (
@@ -168,7 +168,7 @@ CAUGHT: dict[str, tuple[list[str], Change]] = {
     ),
     "an untyped of the wrong world": (
         ["boot_information"],
-        lambda m: m.memory.put(m.boot_info + 24, m.arena, 18 << 16 | 1),
+        lambda m: m.memory.put(m.boot_info + BOOT_INFO["untypedList"], m.arena, 18 << 16 | 1),
     ),
     "no boot information": (["boot_information"], lambda m: m.memory.put(m.slot(9), 0, 0, 0, 0)),
     "no time left": (["valid_objs"], lambda m: m.member(m.thread, "tcbTimeSlice", 0)),
@@ -244,7 +244,7 @@ CAUGHT: dict[str, tuple[list[str], Change]] = {
     "a page whose capability is mapped elsewhere": (["valid_vs_lookup"], lambda m: _frame_again(m, 0x5000)),
     "a page at another address than its capability's": (
         ["valid_vs_lookup"],
-        lambda m: m.entry(m.pt, 9, m.page | 0x403),
+        lambda m: m.entry(m.pt, 9, m.page | 0xC03),
     ),
     "a table whose capability is mapped elsewhere": (
         ["valid_vs_lookup"],

@@ -267,7 +267,7 @@ CAUGHT: dict[str, tuple[list[str], Change]] = {
     ),
     "a zombie that is not the only capability": (
         ["zombies_final"],
-        lambda m: m.set(m.slot(60), m.cap("zombie_cap", capZombieID=m.virtual(m.cnode) | 3, capZombieType=7)),
+        lambda m: m.set(m.slot(60), m.cap("zombie_cap", capZombieID=m.virtual(m.cnode) | 3, capZombieType=9)),
     ),
     "a capability behind the slots that a zombie has left": (
         ["if_unsafe_then_cap"],

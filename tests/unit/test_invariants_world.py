@@ -38,7 +38,7 @@ LEGAL: dict[str, Change] = {
     "the address space that runs has no ASID": lambda m: m.memory.put(m.pool + 8, 0),
     "no address space": lambda m: m.report.__setitem__("ttbr0_el1", m.var("armKSGlobalUserPGD")),
     "an empty table": lambda m: m.entry(m.pd, 0, 0),
-    "a zombie": lambda m: m.set(m.slot(2), m.cap("zombie_cap", capZombieID=m.virtual(m.cnode) | 3, capZombieType=7)),
+    "a zombie": lambda m: m.set(m.slot(2), m.cap("zombie_cap", capZombieID=m.virtual(m.cnode) | 3, capZombieType=9)),
     "any badge in the SMC capability that begins a group": lambda m: m.memory.put(
         m.slot(31), *m.cap("smc_cap", capSMCBadge=99)
     ),

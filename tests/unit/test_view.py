@@ -54,7 +54,7 @@ def test_cspaces_show_slots_by_number_and_cnodes_in_cnodes() -> None:
     machine.set(machine.slot(3, inner), machine.cap("smc_cap", capSMCBadge=0x77))
     machine.set(machine.slot(4, inner), machine.cap("cnode_cap", capCNodePtr=machine.virtual(inner), capCNodeRadix=4))
     found = lines(machine, "cspaces")
-    root = line(found, f"CNode {machine.cnode:#x}", "of 128 slots used", f"root of tcb {machine.thread + 0x200:#x}")
+    root = line(found, f"CNode {machine.cnode:#x}", "of 512 slots used", f"root of tcb {machine.thread + 0x200:#x}")
     assert indentation(root) > 0
     assert line(found, "  2 cnode", "2^7 slots, guard 0x0/57").endswith("^")
     at = found.index(line(found, " 50 cnode", "2^4 slots"))

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from harness.invariants.boot_words import words_at_boot
 from harness.invariants.changes import report_word
 from harness.invariants.incremental.decoding import Unclear
 from harness.invariants.incremental.delta import Delta
 from harness.invariants.incremental.derivation import Memory, judge_links, judge_neighbours
-from harness.invariants.incremental.snapshot import WORD, SnapshotIndex
+from harness.invariants.incremental.snapshot import SnapshotIndex
 from harness.invariants.incremental.threads import ThreadFields, Threads
 from harness.invariants.incremental.vspaces import AddressSpaces
 from harness.kernel_state.layout import PAGE_BITS
@@ -33,7 +34,7 @@ COVERED = frozenset(
     valid_vs_lookup valid_table_caps unique_table_refs valid_arch_state pspace_aligned pspace_distinct
     pspace_in_kernel_window valid_global_refs valid_objs if_live_then_nonz_cap if_unsafe_then_cap zombies_final cur_tcb
     only_idle valid_queues sym_refs valid_reply_caps valid_reply_masters valid_irq_node valid_irq_handlers
-    boot_information
+    boot_information valid_global_vspace_mappings
     """.split()
 )
 """Ids of the invariants that are judged here."""
@@ -57,7 +58,8 @@ class KernelChanges:
         """How often a state was one of these."""
         if self.exact:
             self._fields = ThreadFields(self._index)
-            self._told = _told_at_boot(state, len(self._index.words))
+            self._told = np.zeros(len(self._index.words), np.bool_)
+            self._told[words_at_boot(state)] = True
 
     def unclear(self, ram: Ram, changed: Array, words: Array | None, report: Sequence[int]) -> Unclear | None:
         """None if all of COVERED certainly hold, otherwise why that is not certain.
@@ -109,27 +111,3 @@ class KernelChanges:
 def _digest(ram: Ram, words: Array, root: int) -> bytes:
     """A digest of some words, where they lie, and TTBR0."""
     return blake2b(words.tobytes() + ram.words[words].tobytes() + root.to_bytes(8, "little"), digest_size=16).digest()
-
-
-def _told_at_boot(state: KernelState, words: int) -> Array:
-    """bool[words]: words of secure RAM that say what the kernel told the initial thread, or what it was about.
-
-    The kernel writes its boot information once. The slots that it names are out of programs' reach: only their links
-    change.
-    """
-    told = np.zeros(words, np.bool_)
-    info, found = state.boot_info, state.initial_cnode
-    if info is None or found is None:
-        return told
-    caps = state.caps
-    page = (int(caps.base[found[1]]) - state.ram.base) // WORD
-    told[page : page + PAGE_WORDS] = True
-    cnode = (int(caps.base[found[0]]) - state.ram.base) // WORD
-    size = (1 << state.layout.slot_bits) // WORD  # a capability, then its links
-    regions = [region for name, region in info.regions.items() if name != "empty"]
-    for slot in {slot for start, end in regions for slot in range(start, end)}:
-        told[cnode + slot * size : cnode + slot * size + size // 2] = True
-    for row in found:
-        first = cnode + int(caps.index[row]) * size
-        told[first : first + size // 2] = True
-    return told

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.invariants.attributes import memory_types
 from harness.invariants.incremental.decoding import NONE, Cap, Decoder
 from harness.kernel_state.capabilities import KERNEL_OBJECTS
 from harness.kernel_state.layout import PAGE_BITS
@@ -234,6 +235,7 @@ class SnapshotIndex:
         self.pools = dict(state.asid_pools)
         self.pool_entries = self.layout.struct("asid_pool")["array"].dimensions[0]
         self.empty_root = state.global_address("armKSGlobalUserPGD")
+        self.memory_types = frozenset(memory_types(self.layout).values())
         types = self.layout.cap_types
         self.kernel_types = frozenset(types[name] for name in (*KERNEL_OBJECTS, "reply_cap"))
         """The capType of what has an object that is the kernel's own data."""

@@ -8,6 +8,7 @@ lies below one that changed, or a capability to what it maps changed.
 
 from __future__ import annotations
 
+from harness.invariants.attributes import TABLE_RULES, USER_RULES, odd, of_known_memory
 from harness.invariants.incremental import snapshot as roles
 from harness.invariants.incremental.decoding import Unclear
 from harness.invariants.incremental.delta import Delta
@@ -33,6 +34,7 @@ class AddressSpaces:
         self._live, self._live_asid = ttbr0 & TTBR_ADDRESS, ttbr0 >> TTBR_ASID_SHIFT
         self._ram = delta.ram
         self._entries = delta.index.pool_entries
+        self._memory = delta.index.memory_types
         self._tables = 0
         self._reached: dict[int, bool] = {}
         self._changed = set(delta.words.get(roles.TABLE, ()))
@@ -212,12 +214,16 @@ class AddressSpaces:
         if not last_level and entry & 2:
             holders = delta.holders(key(TABLE_NAMES[level + 1], address))
             bits = PAGE_BITS
+            wrong = odd(entry, TABLE_RULES)
         elif level > 0 and last_level == bool(entry & 2):
             bits = LEVEL_SHIFT[level]
             address &= -(1 << bits)
             holders = delta.holders(key(_FRAME, address))
+            wrong = odd(entry, USER_RULES) or not of_known_memory(entry, self._memory)
         else:
             raise Unclear("an entry of a reserved encoding")
+        if wrong:
+            raise Unclear("an entry with odd attributes")
         if not any(
             cap.bits == bits and (not asid or (cap.mapped and (cap.asid, cap.address) == (asid, virtual)))
             for cap in map(delta.cap, holders)
