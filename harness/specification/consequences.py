@@ -165,7 +165,7 @@ def _object(model: Model, call: Invocation, base: int, bits: int) -> SlotContent
         thread = base + layout.tcb_offset
         cap = model.new("thread_cap", capTCBPtr=layout.virtual(thread))
         tcb, whole = layout.struct("tcb"), (1 << 64) - 1
-        domain = model.memory.variable("ksCurDomain")
+        domain = call.member(call.thread, "tcbDomain")  # that in which it is made
         words[thread + 8 * layout.constant("SPSR_EL1")] = (_MODE, 0)
         words[thread + tcb["tcbDomain"].offset] = (whole, domain)
         words[thread + tcb["tcbTimeSlice"].offset] = (0, 0)  # an invariant says how long it may be
