@@ -53,6 +53,7 @@ from harness.invariants.definitions import (
 from harness.invariants.incremental.kernel import COVERED, KernelChanges
 from harness.invariants.novelty import Novelty
 from harness.invariants.regions import RegionMap
+from harness.invariants.registers import registers_at
 from harness.invariants.smc import SmcAuthority, log_entries
 from harness.invariants.trusted_os import TrustedOsThreads
 from harness.invariants.two_worlds import TwoWorlds
@@ -204,8 +205,10 @@ class Checker:
         window = WindowFacts(words, world.judge_window(bare), attributes.judge_window_attributes(bare))
         numbers = words_at_boot(state)
         told = BootFacts(numbers, state.ram.words[numbers], boot.boot_information(bare)) if len(numbers) else None
-        constants = _constants(Elf(firmware_elf)) if firmware_elf is not None else ()
-        return Facts(scr, state.kernel_root, window, told, constants)
+        firmware = None if firmware_elf is None else Elf(firmware_elf)
+        constants = _constants(firmware) if firmware is not None else ()
+        registers = {} if firmware is None else registers_at(state, firmware)
+        return Facts(scr, state.kernel_root, window, told, constants, registers)
 
     def _ram(self, memory: MemoryImage) -> Ram | None:
         """The words of a memory that offers views (they stay valid), kept between checks."""

@@ -8,7 +8,7 @@ as it judges a live one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +160,8 @@ class Facts:
 
     `scr_el3`: the values that SCR_EL3 may have, one for each world that runs; `window`: the words of
     the kernel's own translation tables and their judgement; `constants`: (physical address, content)
-    of the firmware's text and constants that lie in readable memory; `boot`: what the kernel told the initial thread.
+    of the firmware's text and constants that lie in readable memory; `boot`: what the kernel told the initial thread;
+    `registers`: system registers by name as every program finds them, where that is known.
     """
 
     scr_el3: frozenset[int] = frozenset()
@@ -168,6 +169,7 @@ class Facts:
     window: WindowFacts | None = None
     boot: BootFacts | None = None
     constants: tuple[tuple[int, bytes], ...] = ()
+    registers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

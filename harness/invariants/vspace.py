@@ -10,6 +10,7 @@ import numpy as np
 from harness.invariants.attributes import judge_user_attributes
 from harness.invariants.capabilities import TABLES, table_field
 from harness.invariants.definitions import MAXIMUM_VIOLATIONS, Context, Judgement, invariant
+from harness.invariants.registers import judge_registers
 from harness.kernel_state.capabilities import CapTable, Indices
 from harness.kernel_state.layout import PAGE_BITS, TABLE_BITS
 from harness.kernel_state.memory import Words, contains
@@ -229,7 +230,7 @@ def _where(caps: CapTable, name: str, row: int) -> str:
     reference="l4v ArchInvariants_AI: valid_arch_state, valid_asid_table, valid_global_objs",
 )
 def valid_arch_state(context: Context) -> Judgement:
-    """The ASID table and its pools name each pool and root once, TTBR0 one of them; the FPU is a thread's."""
+    """The ASID table and its pools name each pool and root once, TTBR0 one of them; FPU and stack have their owners."""
     state = context.state
     layout, ram = state.layout, state.ram
     judgement = Judgement(len(state.asid_pools) + len(state.asid_map) + 2)
@@ -259,6 +260,7 @@ def valid_arch_state(context: Context) -> Judgement:
         )
     _judge_live(context, judgement)
     _judge_fpu(context, judgement)
+    judge_registers(context, judgement)
     return judgement
 
 
