@@ -38,8 +38,10 @@ from harness.specification.steps.scheduler import Choice
 
 _WORD_BITS = 64
 _LENGTH, _CAPS_SHIFT, _CAPS, _LABEL_SHIFT, _LABEL = 0x7F, 7, 3, 12, 0xFFFFF
-_BADGES = 1 + MAXIMUM_LENGTH + 1
-"""Word of an IPC buffer with the first badge: behind the message info, the message and a word of the user's."""
+_WORDS = 1
+"""Word of an IPC buffer with the first one of the message, behind the message info."""
+_BADGES = _WORDS + MAXIMUM_LENGTH + 1
+"""Its word with the first badge: behind the message and a word of the user's."""
 _OVER = (CallState.DONE, CallState.FAULTED, CallState.SKIPPED)
 _MESSAGES = frozenset({"endpoint_cap", "notification_cap", "reply_cap"})
 _TELLING = frozenset({Action.TRANSFER, Action.RECEIVE})
@@ -64,8 +66,8 @@ class Question:
     calls: tuple[Decoded, ...]
     told: tuple[Told, ...]
     after: Scene
-    badges: dict[int, tuple[int, ...]]
-    """What the buffers of victims that lie in secure RAM hold where a message has its badges, by thread."""
+    buffers: dict[int, tuple[int, ...]]
+    """What the buffers of victims that lie in secure RAM hold, up to the last badge, by thread."""
 
 
 class StepOracle:
@@ -124,13 +126,17 @@ class StepOracle:
             return None
         columns = [results[name].tolist() for name in ("info", "badge", "mr")]
         told = tuple(Told(info, badge, tuple(mr)) for info, badge, mr in zip(*columns, strict=True))
-        badges = {}
-        for victim, tcb in enumerate(self.victims):
-            page = self.answers.buffer_page(victim)
-            if page is not None and state.ram.holds(page, PAGE):
-                first = (page - state.ram.base >> 3) + _BADGES
-                badges[tcb] = tuple(state.ram.words[first : first + _CAPS].tolist())
-        return Question(calls, told[: len(rows)], after, badges)
+        found = {tcb: self.buffer(number, state) for number, tcb in enumerate(self.victims)}
+        buffers = {tcb: buffer for tcb, buffer in found.items() if buffer is not None}
+        return Question(calls, told[: len(rows)], after, buffers)
+
+    def buffer(self, victim: int, state: KernelState) -> tuple[int, ...] | None:
+        """What a victim's own buffer holds, up to the last badge; None where it lies outside of secure RAM."""
+        page, ram = self.answers.buffer_page(victim), state.ram
+        if page is None or not ram.holds(page, PAGE):
+            return None
+        first = page - ram.base >> 3
+        return tuple(ram.words[first : first + _BADGES + _CAPS].tolist())
 
     def resolve(self, question: Question, before: KernelState) -> Difference | None:
         """Judge a call by the state right before it."""
@@ -272,6 +278,8 @@ class _Comparison:
             oracle.action(self._call) is Action.INVOKE and label in _ANSWERED
         ):
             wrong = self._wrong_message(self._victim, caller, len(calls) - 1)
+            if not wrong and label in _ANSWERED:
+                wrong = self._wrong_rest(self._question.told[-1].info & _LENGTH)
         for number, tcb in enumerate(oracle.victims):
             was, thread = self._start.threads.get(tcb), self._moves.scene.threads.get(tcb)
             if wrong or tcb == self._victim or was is None or thread is None:
@@ -294,13 +302,27 @@ class _Comparison:
         words = thread.registers[FIRST_MESSAGE : FIRST_MESSAGE + min(length, MESSAGE_REGISTERS)]
         if tcb in self._reads_own_buffer:
             words += self._moves.words.get(tcb, ())[MESSAGE_REGISTERS:length]
-        for number, (found, wanted) in enumerate(zip(told.words, words, strict=False)):
+        # A result has the first words of an answer, the buffer all the others.
+        buffer = self._question.buffers.get(tcb, ())
+        known = (*told.words, *buffer[_WORDS + len(told.words) : _WORDS + MAXIMUM_LENGTH])
+        for number, (found, wanted) in enumerate(zip(known, words, strict=False)):
             if found != wanted and FIRST_MESSAGE + number not in thread.open_registers:
                 return f"{what} word {number} {found:#x} and not {wanted:#x}"
         badges = self._moves.badges.get(tcb, ())
-        found_badges = self._question.badges.get(tcb, badges)[: len(badges)]
+        found_badges = (buffer[_BADGES:] or badges)[: len(badges)]
         if tcb in self._reads_own_buffer and found_badges != badges:
             return f"{what} badges {list(map(hex, found_badges))} and not {list(map(hex, badges))}"
+        return ""
+
+    def _wrong_rest(self, length: int) -> str:
+        """What is wrong with the words behind an answer in the caller's buffer: nobody has written them."""
+        after = self._question.buffers.get(self._victim)
+        before = self._oracle.buffer(self._call.victim, self._before)
+        if not self._alone or after is None or before is None or self._victim not in self._reads_own_buffer:
+            return ""
+        for number in range(_WORDS + max(length, len(self._call.words)), _WORDS + MAXIMUM_LENGTH):
+            if after[number] != before[number]:
+                return f"word {number - _WORDS} of the caller's buffer, behind the answer, is {after[number]:#x}"
         return ""
 
     def _wrong_threads(self, alone: bool, left_out: set[int]) -> str:
