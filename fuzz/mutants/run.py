@@ -21,6 +21,7 @@ from fuzz.campaign import Campaign, CampaignSettings, FindingSummary, run_campai
 from fuzz.corpus import add_program, write_interface
 from fuzz.directory import CORPUS
 from fuzz.mutants.generate import FILES, Mutant, choose, mutants
+from fuzz.mutants.refusals import after_others
 from fuzz.mutants.replay import (
     AT_START,
     Replay,
@@ -95,6 +96,7 @@ class Basis:
         known |= beginnings(known) | variations(interface, known.values())
         sound = settings.directory / SOUND_FILE
         with Executor(artefacts, coverage=False) as executor:
+            known |= after_others(executor, interface, known)
             corpus = telling_first(executor, interface, corpus_programs(settings.corpora, interface))
             basis = cls(artefacts, known, corpus)
             machines = hashlib.sha256(b"".join(patch.read_bytes() for patch in other_machines())).hexdigest()

@@ -32,7 +32,7 @@ def variations(interface: Interface, programs: Iterable[bytes]) -> dict[str, byt
     for program in programs:
         for row in records(program):
             number = row[0] % len(interface.calls)
-            if number not in found or (_needs(interface, found[number]) and not _needs(interface, row)):
+            if number not in found or (needs_result(interface, found[number]) and not needs_result(interface, row)):
                 found[number] = row
     made = {}
     for number, row in sorted(found.items()):
@@ -51,7 +51,7 @@ def _selectors(type_: CallType) -> list[tuple[int, str]]:
     return target + [(argument_offset(index), parameter.kind) for index, parameter in enumerate(type_.parameters)]
 
 
-def _needs(interface: Interface, row: bytes) -> bool:
+def needs_result(interface: Interface, row: bytes) -> bool:
     """Whether a record chooses the result of another call."""
     places = _selectors(interface.calls[row[0] % len(interface.calls)])
     return any(kind == _SLOT and row[offset] & SlotMode.RAW == SlotMode.RESULT for offset, kind in places)
