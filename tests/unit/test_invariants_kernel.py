@@ -46,6 +46,11 @@ def _tail_into_loop(m: Machine) -> None:
     m.memory.put(m.slot(8) + 16, *m.node(m.slot(20), 0))
 
 
+def in_no_address_space(machine: Machine) -> None:
+    """What the kernel runs in when the ASID of the current thread's address space has gone."""
+    machine.report["ttbr0_el1"] = machine.var("armKSGlobalUserPGD")
+
+
 LEGAL: dict[str, Change] = {
     "a full untyped": lambda m: m.set(m.slot(22), m.untyped(0x0E800000, 22, 1 << 22)),
     "an untyped that is reset in part": lambda m: m.set(m.slot(22), m.untyped(0x0E800000, 22, 0x300)),
@@ -56,7 +61,7 @@ LEGAL: dict[str, Change] = {
     ),
     "a frame whose mapping is gone": lambda m: m.entry(m.pt, 0, 0),
     "a table that no address space reaches": lambda m: m.entry(m.pgd, 0, 0),
-    "an empty ASID pool": lambda m: m.memory.put(m.pool + 8, 0),
+    "an empty ASID pool": both(lambda m: m.memory.put(m.pool + 8, 0), in_no_address_space),
     "an unlinked capability": lambda m: m.memory.put(m.slot(8) + 16, *m.node(0, 0)),
     "entries that are not valid": lambda m: m.entry(m.pt, 77, 0xFFFF_FFFF_FFFF_FFFE),
     "a CNode in a CNode": both(

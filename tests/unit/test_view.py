@@ -56,7 +56,7 @@ def test_cspaces_show_slots_by_number_and_cnodes_in_cnodes() -> None:
     found = lines(machine, "cspaces")
     root = line(found, f"CNode {machine.cnode:#x}", "of 512 slots used", f"root of tcb {machine.thread + 0x200:#x}")
     assert indentation(root) > 0
-    assert line(found, "  2 cnode", "2^7 slots, guard 0x0/57").endswith("^")
+    assert line(found, "  2 cnode", "2^9 slots, guard 0x0/55").endswith("^")
     at = found.index(line(found, " 50 cnode", "2^4 slots"))
     assert found[at + 1].strip() == "3 smc badge 0x77"
     assert found[at + 2].strip().endswith("^"), "a CNode in itself is not followed for ever"
