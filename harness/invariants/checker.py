@@ -366,8 +366,9 @@ class Checker:
                 and every
                 and (answers is Answers.ALL or self._until_steps == STEPS_EVERY)
             ):
-                state = self.state(memory, observation)
-                result.add(steps.ID, steps.compare(self.steps, program, observation, state))
+                judgement = steps.compare(self.steps, program, observation, self.state(memory, observation))
+                result.judged = {**result.judged, steps.ID: judgement.judged}
+                result.add(steps.ID, judgement)
 
     def settle(self, report: CheckReport, run: Callable[[int], Any]) -> list[Violation]:
         """Answer a report's requests, and add what they bring to light to its violations.

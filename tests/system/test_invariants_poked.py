@@ -106,6 +106,13 @@ def _free_entry(m: Image, table: str) -> int:
     return m.object(table) + 8 * int(np.flatnonzero(entries == 0)[0])
 
 
+def _window_entry(m: Image) -> tuple[int, int]:
+    """Address and value of an entry of the kernel's window, with UXN cleared: EL0 might execute it."""
+    walk = m.state.kernel_walk
+    row = int(np.flatnonzero(walk.leaf)[0])
+    return int(walk.table[row]) + 8 * int(walk.index[row]), int(walk.entry[row]) & ~(1 << 54)
+
+
 POKES: dict[str, tuple[set[str], Poke]] = {
     "cur_tcb": (set(), lambda m: (m.var("ksSchedulerAction"), m.layout.virtual(m.thread("BlockedOnSend")))),
     "only_idle": (set(), lambda m: m.thread_state(m.thread("Inactive"), "tsType", _state("IdleThreadState", m))),
@@ -185,6 +192,7 @@ POKES: dict[str, tuple[set[str], Poke]] = {
         lambda m: m.cap(m.slot("vspace"), "capPGDMappedASID", lambda asid: asid + 100),
     ),
     "valid_arch_state": (set(), lambda m: (m.var("armKSGlobalUserPGD", 3), 2)),
+    "valid_global_vspace_mappings": (set(), _window_entry),
     "valid_vspace_objs": (
         {"valid_vs_lookup"},
         lambda m: (_free_entry(m, "table"), m.object("arena") | 0x403),
