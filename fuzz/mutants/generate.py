@@ -180,10 +180,13 @@ def _one_line(text: str) -> str:
 
 
 def _functions(node: Node) -> Iterator[Node]:
+    """All functions; where `#if` splits the braces of one, those behind it look as if they were inside of it."""
     for child in node.children:
         if child.type == "function_definition":
             yield child
-        elif child.type.startswith("preproc_"):
+            if child.has_error:
+                yield from _functions(child)
+        elif child.has_error or child.type.startswith("preproc_"):
             yield from _functions(child)
 
 
@@ -195,12 +198,13 @@ def _name(function: Node) -> str | None:
 
 
 def _nodes(node: Node) -> Iterator[Node]:
-    """A node and all below it, silent calls left out."""
+    """A node and all below it, silent calls and other functions left out."""
     if node.type == "call_expression" and _called(node) in SILENT_CALLS:
         return
     yield node
     for child in node.children:
-        yield from _nodes(child)
+        if child.type != "function_definition":
+            yield from _nodes(child)
 
 
 def _text(node: Node | None) -> str:

@@ -89,6 +89,30 @@ def test_names_do_not_change_with_the_lines_before_them(tmp_path: Path) -> None:
     assert [mutant.name for mutant in made(tmp_path, "/* one */\n\n" + SOURCE)] == names
 
 
+def test_functions_behind_braces_that_are_split_are_found_by_their_own_names(tmp_path: Path) -> None:
+    split = """\
+#ifdef SMP
+void first(int n) { for (int i = 0; i < n; i++) {
+#else
+void first(int n) {
+#endif
+    slots[n] = 0;
+#ifdef SMP
+    }
+#endif
+}
+
+int second(int n)
+{
+    return n > 3;
+}
+"""
+    functions = {mutant.line: mutant.function for mutant in made(tmp_path, split)}
+    assert functions[14] == "second"
+    changes = [mutant.change for mutant in made(tmp_path, split) if mutant.line == 14]
+    assert len(changes) == len(set(changes)) == 2
+
+
 def test_equal_changes_of_one_function_are_numbered(tmp_path: Path) -> None:
     text = "void f(int *x)\n{\n    *x = g();\n    *x = g();\n}\n"
     found = made(tmp_path, text)
