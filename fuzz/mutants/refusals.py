@@ -15,6 +15,7 @@ from harness.execution.executor import Executor
 from harness.programs.encodings import records
 from harness.programs.interfaces import Interface
 from harness.protocol import CallState
+from harness.specification.message_info import LENGTH
 
 CALLS = 16
 """Calls in one program."""
@@ -31,7 +32,7 @@ class Refusal:
 
 def after_others(executor: Executor, interface: Interface, programs: Mapping[str, bytes]) -> dict[str, bytes]:
     """Programs in which each refusal that some programs meet comes after one with other details, and another error."""
-    refused = list(dict.fromkeys(_refusals(executor, interface, programs)))
+    refused = list(_refusals(executor, interface, programs))
     told: dict[int, list[Refusal]] = {}
     for refusal in refused:
         if all(refusal.details != other.details for other in told.setdefault(refusal.error, [])):
@@ -72,7 +73,7 @@ def _refusals(executor: Executor, interface: Interface, programs: Mapping[str, b
             number, error = row[0] % len(interface.calls), int(result["error"])
             if int(result["state"]) != CallState.DONE or not error or needs_result(interface, row):
                 continue
-            details = tuple(int(word) for word in result["mr"][: int(result["info"]) & 0x7F])
+            details = tuple(int(word) for word in result["mr"][: int(result["info"]) & LENGTH])
             if (number, error, details) not in seen:
                 seen.add((number, error, details))
                 yield Refusal(row, error, details)

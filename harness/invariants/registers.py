@@ -19,14 +19,14 @@ def registers_at(snapshot: KernelState, firmware: Elf) -> dict[str, int]:
 
     Empty where the memory holds none, and beside a normal world, of which that bank may be.
     """
-    if snapshot.config.normal_world is not None or _BANK not in firmware.symbols:
+    if snapshot.config.normal_world is not None or snapshot.report is None or _BANK not in firmware.symbols:
         return {}
     base = firmware.symbols[_BANK].address
     found = {}
     for register in bank(snapshot.config):
         if register.name in (_STACK, _VECTORS):
             data = read_optional(snapshot.memory, base + register.offset, _WORD)
-            if data is None or snapshot.report is None:
+            if data is None:
                 return {}
             found[register.name] = int.from_bytes(data, "little")
     return found

@@ -28,15 +28,13 @@ from harness.programs.encodings import Decoded, Decoder, records
 from harness.programs.interfaces import Interface
 from harness.programs.population import read_report
 from harness.protocol import CALL_BYTES, CallState, PopulationKind
+from harness.specification.message_info import LABEL_SHIFT, LENGTH, MESSAGE_REGISTERS
 
 SMC_REGISTERS = 8
-MESSAGE_REGISTERS = 4
-"""Words of a message that travel in registers; the others lie in the caller's IPC buffer."""
 _LABEL = "ARMSMCCall"
 _DEPTH = 64
 _CAPS = 7 << 7
 """The field of a message info word that counts extra capabilities."""
-_INFO_LENGTH = 0x7F
 # Calls that change no slot whatever they are given; any other call of an interface may.
 _HARMLESS_INTERFACES = ("seL4_ARM_Page", "seL4_ARM_PageTable", "seL4_ARM_SMC", "seL4_IRQHandler")
 _HARMLESS_CALLS = frozenset({"Yield", "Load"})
@@ -149,8 +147,8 @@ class SmcAuthority:
             message = call.words[:SMC_REGISTERS]
             if (
                 index > last
-                and call.info >> 12 == self._label
-                and call.info & _INFO_LENGTH >= SMC_REGISTERS
+                and call.info >> LABEL_SHIFT == self._label
+                and call.info & LENGTH >= SMC_REGISTERS
                 and (
                     tuple(registers) == message
                     or (
@@ -216,12 +214,12 @@ class SmcAuthority:
         for index, result in enumerate(results[: len(rows)]):
             if (
                 int(result["state"]) != CallState.DONE
-                or int(result["info"]) >> 12
+                or int(result["info"]) >> LABEL_SHIFT
                 or not self.returns_answer(rows, index)
             ):
                 continue
             call = self.decode(rows, index)
-            if call.info >> 12 != self._label or call.info & _INFO_LENGTH < SMC_REGISTERS:
+            if call.info >> LABEL_SHIFT != self._label or call.info & LENGTH < SMC_REGISTERS:
                 continue
             badge = past.badge_before(index, call)
             if badge is not None and badge in (0, call.words[0]):

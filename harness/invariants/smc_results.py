@@ -7,10 +7,11 @@ from typing import Any
 
 from harness import protocol
 from harness.invariants.definitions import Context, Judgement, invariant
-from harness.invariants.smc import MESSAGE_REGISTERS, SMC_REGISTERS, SmcAuthority
+from harness.invariants.smc import SMC_REGISTERS, SmcAuthority
 from harness.invariants.wrong_answers import FAMILY, judge_program
 from harness.programs.encodings import records
 from harness.protocol import CallState
+from harness.specification.message_info import MESSAGE_REGISTERS
 
 ID = "smc_results"
 _DISTURBING = frozenset({"TCB_WriteRegisters", "TCB_CopyRegisters"})

@@ -17,9 +17,9 @@ from harness.specification.answers import Answer, LookupFailure, NotCoveredError
 from harness.specification.cnodes import derive, never_copied
 from harness.specification.lookups import WORD_BITS, cnode_slot, resolve
 from harness.specification.memory import Memory, Slot
+from harness.specification.message_info import CAPS, CAPS_SHIFT, LABEL_SHIFT
 
 _ANSWERS = frozenset({"Reply", "ReplyRecv"})
-_CAPS_SHIFT, _CAPS, _LABEL_SHIFT = 7, 3, 12
 
 
 class Grants:
@@ -46,7 +46,7 @@ class Grants:
     def _moves(self, call: Decoded) -> bool:
         type_ = self._interface.calls[call.call]
         return type_.name.startswith("CNode_") or (
-            type_.action in (Action.SEND, Action.TRANSFER) and bool(call.info >> _LABEL_SHIFT)
+            type_.action in (Action.SEND, Action.TRANSFER) and bool(call.info >> LABEL_SHIFT)
         )
 
     def _slot(self, memory: Memory, victim: int, pointer: int) -> Slot | None:
@@ -78,7 +78,7 @@ class Grants:
 
     def must_bring(self, call: Decoded, receiving: int) -> bool:
         """Whether the first capability of a call's message must reach a receiver: the call of that number."""
-        number = call.info >> _CAPS_SHIFT & _CAPS
+        number = call.info >> CAPS_SHIFT & CAPS
         if not self.known or not number or number > len(call.caps):
             return False
         memory = Memory(self._snapshot.layout, self._snapshot.ram)

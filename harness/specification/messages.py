@@ -21,7 +21,7 @@ from harness.programs.encodings import Decoded, Decoder, records
 from harness.programs.interfaces import Interface
 from harness.protocol import CallState
 from harness.specification.grants import Grants
-from harness.specification.oracle import MAXIMUM_LENGTH, MESSAGE_REGISTERS
+from harness.specification.message_info import MAXIMUM_LENGTH, MESSAGE_REGISTERS
 
 _INFO = "seL4_MessageInfo"
 _SENDING = frozenset({Action.INVOKE, Action.SEND, Action.TRANSFER})

@@ -27,17 +27,20 @@ from harness.specification.effects import unmet
 from harness.specification.invocations import Invocation, thread_of
 from harness.specification.lookups import resolve, translate
 from harness.specification.memory import Lookups, Memory, Slot
+from harness.specification.message_info import (
+    ALL_CAPS,
+    CAPS,
+    CAPS_SHIFT,
+    LABEL,
+    LABEL_SHIFT,
+    LENGTH,
+    MAXIMUM_LENGTH,
+    MESSAGE_REGISTERS,
+)
 from harness.specification.table import Expected, expected
 from harness.specification.waiting import wrong_wait
 
-MESSAGE_REGISTERS = 4
-"""Words of a message that travel in registers; the others lie in the caller's IPC buffer."""
-MAXIMUM_LENGTH = 120
-"""Words of a message (seL4_MsgMaxLength); the kernel takes a larger length for this."""
 _WORD_BITS = 64
-_LENGTH, _CAPS_SHIFT, _CAPS, _LABEL_SHIFT, _LABEL = 0x7F, 7, 3, 12, 0xFFFFF
-_NO_ANSWERS = 0x1F << _CAPS_SHIFT
-"""The fields of a message that count capabilities: the kernel itself hands over none."""
 _READ_ONLY, _READ_WRITE = 3, 1
 """Rights of a frame (vm_rights_t) with which it can be an IPC buffer."""
 _REMEMBERED = 1 << 16
@@ -148,8 +151,8 @@ class AnswerOracle:
         target = self._lookup(memory, thread, call.target)
         if isinstance(target, Answer):
             return Expected(target, "the invoked capability is found")
-        length = min(call.info & _LENGTH, MAXIMUM_LENGTH)
-        caps = call.info >> _CAPS_SHIFT & _CAPS
+        length = min(call.info & LENGTH, MAXIMUM_LENGTH)
+        caps = call.info >> CAPS_SHIFT & CAPS
         extra: list[Slot] = []
         if (length > MESSAGE_REGISTERS or caps) and not self._has_buffer(memory, thread, call.victim):
             length, caps = min(length, MESSAGE_REGISTERS), 0
@@ -177,7 +180,7 @@ class AnswerOracle:
 
     def label(self, call: Decoded) -> str:
         """The name of a call's label in the kernel's XML files, or ""; NotCoveredError for one that is left out."""
-        return self._label_name(call.info >> _LABEL_SHIFT & _LABEL)
+        return self._label_name(call.info >> LABEL_SHIFT & LABEL)
 
     def _label_name(self, label: int) -> str:
         if label in self._labels:
@@ -252,12 +255,12 @@ class AnswerOracle:
             return state == CallState.FAULTED and error == self._cap_fault and told == answer.details
         if state == CallState.FAULTED:
             return False
-        if info >> _LABEL_SHIFT & _LABEL != self._errors[answer.error] or info & _NO_ANSWERS:
+        if info >> LABEL_SHIFT & LABEL != self._errors[answer.error] or info & ALL_CAPS:
             return False
         if answer.error == SUCCESS:
             return True
         length = len(answer.details)
-        return info & _LENGTH == length and tuple(words[:length]) == answer.details
+        return info & LENGTH == length and tuple(words[:length]) == answer.details
 
     # Programs
 
@@ -402,9 +405,9 @@ class AnswerOracle:
             found = [slot for slot in slots if isinstance(slot, Slot)]
             if len(found) < len(slots):
                 return None
-            length = call.info & _LENGTH
+            length = call.info & LENGTH
             invocation = Invocation(memory, thread, found[0], found[0].cap, length, call.words, tuple(found[1:]))
-            wrong = unmet(self._labels.get(call.info >> _LABEL_SHIFT & _LABEL, ""), invocation)
+            wrong = unmet(self._labels.get(call.info >> LABEL_SHIFT & LABEL, ""), invocation)
         except (NotCoveredError, KeyError):
             return None  # the way to what it was about is gone with the call, or leads elsewhere
         if not wrong:
@@ -433,7 +436,7 @@ class AnswerOracle:
         if not self._answers[number] or state != CallState.DONE or int(results["error"][index]):
             return False
         info = self._decoder.decode_call(rows, index).info
-        return self._labels.get(info >> _LABEL_SHIFT & _LABEL, "") in labels
+        return self._labels.get(info >> LABEL_SHIFT & LABEL, "") in labels
 
     def writes(self, call: Decoded) -> bool:
         """Whether a call writes slots and tables, so that the state after it tells what it did."""
@@ -471,7 +474,7 @@ class AnswerOracle:
             handler = memory.word(thread + layout.tcb_offset + layout.struct("tcb")["tcbFaultHandler"].offset)
             if self._own_page(memory, thread) != self._pages[call.victim]:
                 return ""
-            given = call.caps[: call.info >> _CAPS_SHIFT & _CAPS]
+            given = call.caps[: call.info >> CAPS_SHIFT & CAPS]
             target, taker, *_ = slots = [self._lookup(memory, thread, to) for to in (call.target, handler, *given)]
             if not all(isinstance(slot, Slot) for slot in slots):
                 return ""
@@ -493,7 +496,7 @@ class AnswerOracle:
         for call in (self._decoder.decode_call(rows, before) for before in range(index)):
             action = self.interface.calls[call.call].action
             other = rows[index][1] % len(self._threads) != call.victim
-            if action is Action.INTERRUPT or (other and action in _MESSAGES and call.info >> _LABEL_SHIFT):
+            if action is Action.INTERRUPT or (other and action in _MESSAGES and call.info >> LABEL_SHIFT):
                 return True
         return False
 
@@ -505,11 +508,11 @@ class AnswerOracle:
     def _difference(self, index: int, call: Decoded, wanted: Expected, result: dict[str, Any]) -> Difference:
         type_ = self.interface.calls[call.call]
         names = {value: name for name, value in self._errors.items()}
-        label = result["info"] >> _LABEL_SHIFT & _LABEL
+        label = result["info"] >> LABEL_SHIFT & LABEL
         if result["state"] == CallState.FAULTED:
             found = Answer(CAP_FAULT, tuple(result["mr"][1:MESSAGE_REGISTERS]))
         else:
-            length = min(result["info"] & _LENGTH, len(result["mr"])) if label else 0
+            length = min(result["info"] & LENGTH, len(result["mr"])) if label else 0
             found = Answer(names.get(label, str(label)), tuple(result["mr"][:length]))
         victim = self.interface.population.victims[call.victim].name
         target = self.interface.population.slot_name(call.victim, call.target) or hex(call.target)

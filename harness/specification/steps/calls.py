@@ -10,12 +10,12 @@ from harness.kernel_state.lookup import SlotContent
 from harness.specification.answers import Answer, NotCoveredError
 from harness.specification.lookups import cnode_slot
 from harness.specification.memory import Memory, Slot
+from harness.specification.message_info import MESSAGE_REGISTERS
 from harness.specification.steps.moves import (
     BADGE,
     FIRST_MESSAGE,
     FRAME_REGISTERS,
     INFO,
-    MESSAGE_REGISTERS,
     OTHER_REGISTERS,
     OWN_REGISTER,
     Moves,

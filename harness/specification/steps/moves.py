@@ -8,6 +8,17 @@ from dataclasses import dataclass, field
 from harness.kernel_state.layout import Layout
 from harness.kernel_state.lookup import SlotContent
 from harness.specification.answers import NotCoveredError
+from harness.specification.message_info import (
+    ALL_CAPS,
+    CAPS,
+    CAPS_SHIFT,
+    LABEL,
+    LABEL_SHIFT,
+    LENGTH,
+    MAXIMUM_LENGTH,
+    MESSAGE_REGISTERS,
+    UNWRAPPED_SHIFT,
+)
 from harness.specification.steps.scene import (
     INACTIVE,
     NO_FAULT,
@@ -25,7 +36,6 @@ from harness.specification.steps.scheduler import NEXT, REPEATED, Scheduler
 
 BADGE, INFO, FIRST_MESSAGE = 0, 1, 2
 """Registers with the badge, with the message info word, and with the first word of a message."""
-MESSAGE_REGISTERS, MAXIMUM_LENGTH = 4, 120
 STACK, STATUS, OWN_REGISTER = 31, 33, 35
 """Stack pointer, status, and the thread's own register (TPIDR_EL0), which holds the address of its buffer."""
 FRAME_REGISTERS = (REPEATED, STACK, STATUS, *range(9), 16, 17, 18, 29, 30)
@@ -37,9 +47,8 @@ EXCEPTION_MESSAGE = (REPEATED, STACK, STATUS)
 """The same of another exception of the thread's."""
 _FLAGS = 0xF0000000
 """The bits of the status register that a thread may choose."""
-_LENGTH, _CAPS, _LABEL_SHIFT, _LABEL = 0x7F, 0x3 << 7, 12, 0xFFFFF
-_CAPS_SHIFT, _UNWRAPPED_SHIFT = 7, 9
-ALL_CAPS = 0x1F << 7
+_COUNTED = CAPS << CAPS_SHIFT
+"""The field that counts capabilities, in its place."""
 _READ_ONLY, _READ_WRITE = 3, 1
 
 
@@ -158,20 +167,20 @@ class Moves(Scheduler):
             self._tell_fault(source, receiver)
             return
         info = source.registers[INFO]
-        length = min(info & _LENGTH, MAXIMUM_LENGTH)
+        length = min(info & LENGTH, MAXIMUM_LENGTH)
         room, has = self.has_buffer(receiver, to_write=True), self.has_buffer(sender, to_write=False)
         if not (room and has):
             length = min(length, MESSAGE_REGISTERS)
         for register in range(FIRST_MESSAGE, FIRST_MESSAGE + min(length, MESSAGE_REGISTERS)):
             taker.registers[register] = source.registers[register]
-        taker.registers[INFO] = info & ~(ALL_CAPS | _LENGTH) | length
-        taker.open_caps = bool(info & _CAPS) and grant and room and has
+        taker.registers[INFO] = info & ~(ALL_CAPS | LENGTH) | length
+        taker.open_caps = bool(info & _COUNTED) and grant and room and has
         self.words[receiver] = self.words.get(sender, ())[:length]
-        number = (info & _CAPS) >> _CAPS_SHIFT
+        number = (info & _COUNTED) >> CAPS_SHIFT
         itself = [cap.type == "endpoint_cap" and cap.base == through for cap in self.given[:number]]
         if taker.open_caps and sender == self.scene.current and len(itself) == number and all(itself):
             taker.open_caps = False
-            taker.registers[INFO] |= info & _CAPS | ((1 << number) - 1) << _UNWRAPPED_SHIFT
+            taker.registers[INFO] |= info & _COUNTED | ((1 << number) - 1) << UNWRAPPED_SHIFT
             self.badges[receiver] = tuple(cap.field("capEPBadge") for cap in self.given[:number])
 
     def _tell_fault(self, source: Thread, receiver: int) -> None:
@@ -192,7 +201,7 @@ class Moves(Scheduler):
             words = [registers[REPEATED], fault["address"], fault["instructionFault"], fault["FSR"]]
         if not self.has_buffer(receiver, to_write=True):
             words = words[:MESSAGE_REGISTERS]
-        taker.registers[INFO] = kind << _LABEL_SHIFT | len(words)
+        taker.registers[INFO] = kind << LABEL_SHIFT | len(words)
         taker.open_caps = False
         for number, word in enumerate(words[:MESSAGE_REGISTERS]):
             taker.registers[FIRST_MESSAGE + number] = word
@@ -270,8 +279,8 @@ class Moves(Scheduler):
             union = self.layout.union("seL4_Fault")
             name = union.blocks[union.tag.get(taker.fault)]
             order = {"UnknownSyscall": SYSCALL_MESSAGE, "UserException": EXCEPTION_MESSAGE}.get(name, ())
-            goes_on = not order or not source.registers[INFO] >> _LABEL_SHIFT & _LABEL
-            self._set_registers(source, sender, taker, order[: source.registers[INFO] & _LENGTH])
+            goes_on = not order or not source.registers[INFO] >> LABEL_SHIFT & LABEL
+            self._set_registers(source, sender, taker, order[: source.registers[INFO] & LENGTH])
             taker.fault, taker.failure = NO_FAULT, (0, 0)
             self.become(caller, RESTART if goes_on else INACTIVE)
         self.forget_caller(caller)

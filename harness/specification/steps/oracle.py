@@ -21,23 +21,29 @@ from harness.protocol import PAGE, CallState
 from harness.specification.answers import NotCoveredError
 from harness.specification.lookups import resolve
 from harness.specification.memory import Memory, Slot
+from harness.specification.message_info import (
+    ALL_CAPS,
+    CAPS,
+    CAPS_SHIFT,
+    LABEL,
+    LABEL_SHIFT,
+    LENGTH,
+    MAXIMUM_LENGTH,
+    MESSAGE_REGISTERS,
+)
 from harness.specification.oracle import AnswerOracle, Difference
 from harness.specification.steps.calls import Step, perform
 from harness.specification.steps.interrupts import ACKNOWLEDGE, Line, deliver, interrupt
 from harness.specification.steps.moves import (
-    ALL_CAPS,
     BADGE,
     FIRST_MESSAGE,
     INFO,
-    MAXIMUM_LENGTH,
-    MESSAGE_REGISTERS,
     Moves,
 )
 from harness.specification.steps.scene import NO_FAULT, ON_SIGNAL, RUNNING, UNCOMPARED, Scene, Thread
 from harness.specification.steps.scheduler import Choice
 
 _WORD_BITS = 64
-_LENGTH, _CAPS_SHIFT, _CAPS, _LABEL_SHIFT, _LABEL = 0x7F, 7, 3, 12, 0xFFFFF
 _WORDS = 1
 """Word of an IPC buffer with the first one of the message, behind the message info."""
 _BADGES = _WORDS + MAXIMUM_LENGTH + 1
@@ -136,7 +142,7 @@ class StepOracle:
         if page is None or not ram.holds(page, PAGE):
             return None
         first = page - ram.base >> 3
-        return tuple(ram.words[first : first + _BADGES + _CAPS].tolist())
+        return tuple(ram.words[first : first + _BADGES + CAPS].tolist())
 
     def resolve(self, question: Question, before: KernelState) -> Difference | None:
         """Judge a call by the state right before it."""
@@ -209,7 +215,7 @@ class _Comparison:
         layout, found = memory.layout, []
         thread = self._oracle.objects[call.victim]
         root = memory.slot(thread + (layout.constant("tcbCTable") << layout.slot_bits)).cap
-        for pointer in (call.target, *call.caps[: call.info >> _CAPS_SHIFT & _CAPS]):
+        for pointer in (call.target, *call.caps[: call.info >> CAPS_SHIFT & CAPS]):
             slot = resolve(memory, root, pointer, _WORD_BITS)
             if not isinstance(slot, tuple):
                 raise NotCoveredError("a lookup that fails")
@@ -226,8 +232,8 @@ class _Comparison:
             if slots[0].cap.type in _MESSAGES:
                 name = "Call"
             else:
-                name, label = "", oracle.labels.get(call.info >> _LABEL_SHIFT & _LABEL, "")
-                refused = bool(self._question.told[-1].info >> _LABEL_SHIFT & _LABEL)
+                name, label = "", oracle.labels.get(call.info >> LABEL_SHIFT & LABEL, "")
+                refused = bool(self._question.told[-1].info >> LABEL_SHIFT & LABEL)
                 if not label and not refused:
                     raise NotCoveredError("a label of which nothing is known")
         words = self._moves.words.get(self._victim, call.words[:MESSAGE_REGISTERS])
@@ -279,7 +285,7 @@ class _Comparison:
         ):
             wrong = self._wrong_message(self._victim, caller, len(calls) - 1)
             if not wrong and label in _ANSWERED:
-                wrong = self._wrong_rest(self._question.told[-1].info & _LENGTH)
+                wrong = self._wrong_rest(self._question.told[-1].info & LENGTH)
         for number, tcb in enumerate(oracle.victims):
             was, thread = self._start.threads.get(tcb), self._moves.scene.threads.get(tcb)
             if wrong or tcb == self._victim or was is None or thread is None:
@@ -298,7 +304,7 @@ class _Comparison:
             return f"{what} badge {told.badge:#x} and not {thread.registers[BADGE]:#x}"
         if told.info & mask != thread.registers[INFO] & mask:
             return f"{what} message info {told.info:#x} and not {thread.registers[INFO]:#x}"
-        length = told.info & _LENGTH
+        length = told.info & LENGTH
         words = thread.registers[FIRST_MESSAGE : FIRST_MESSAGE + min(length, MESSAGE_REGISTERS)]
         if tcb in self._reads_own_buffer:
             words += self._moves.words.get(tcb, ())[MESSAGE_REGISTERS:length]
