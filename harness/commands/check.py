@@ -132,6 +132,7 @@ def check(
     elif path.is_dir() or path.name == "finding.yaml" or ("/" in what and path.suffix not in _YAML):
         tally = _check_finding(path, view, force=force)
     else:
+        what = config if what == DEFAULT_CONFIG else what
         own = config_of(after) if after is not None and what == DEFAULT_CONFIG else None
         tally = _check_programs(own or what, view, build, after=after)
     _show(tally, view, depth)
